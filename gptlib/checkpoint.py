@@ -1,0 +1,109 @@
+"""What a run leaves on disk: one safetensors file, whose header also holds the config and the tokenizer as JSON.
+
+One file, renamed into place when it is whole, cannot be torn: there is always the old one or the new one. A
+copy of the JSON lies beside it for human eyes. Nothing is pickled, so opening a stranger's file runs no code.
+"""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from gptlib.bigram import Bigram
+from gptlib.config import ConfigError, GPTConfig
+from gptlib.model import GPT
+from gptlib.tokenizer import Tokenizer, TokenizerError, load_tokenizer
+
+MODELS = {"GPT": lambda config: GPT(GPTConfig(**config)), "Bigram": lambda config: Bigram(**config)}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written, read or fitted to a model."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    model: nn.Module
+    tokenizer: Tokenizer | None
+    about: dict                 # step, metrics and whatever else was saved beside the weights
+
+
+def save_checkpoint(path: str | Path, model: nn.Module, tokenizer: Tokenizer | None = None, **about) -> None:
+    """Write `model` to `path` (…/name.safetensors), and what is known `about` it to name.json.
+
+    Args:
+        about: anything JSON can hold: the step, metrics, the training config.
+
+    Raises:
+        CheckpointError: the folder cannot be written. What lay at `path` before is still there.
+    """
+    path = Path(path)
+    header = {
+        "model": type(model).__name__,
+        "config": model.config_dict() if hasattr(model, "config_dict") else {},
+        "tokenizer": tokenizer.to_dict() if tokenizer else None,
+        "about": about,
+    }
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, save(weights, {"gptlib": json.dumps(header)}))
+        write_atomically(path.with_suffix(".json"), json.dumps(header, indent=1, ensure_ascii=False).encode("utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} could not be written ({error.strerror}); the checkpoint from before, "
+                              "if there was one, is untouched") from None
+
+
+def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> Checkpoint:
+    """Read a checkpoint.
+
+    Args:
+        path: the .safetensors file, or a run's folder, whose `best.safetensors` is then taken.
+        model: filled with the weights; needed only for a class this library does not know.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint of this library, or weights that do not fit.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "best.safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist: name a .safetensors file, or the folder of a run that has saved one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["gptlib"])
+            weights = {name: file.get_tensor(name) for name in file.keys()}
+        tokenizer = load_tokenizer(header["tokenizer"]) if header["tokenizer"] else None
+        if model is None:
+            model = MODELS[header["model"]](header["config"])
+    except (SafetensorError, TypeError, KeyError, json.JSONDecodeError, ConfigError, TokenizerError, OSError) as error:
+        raise CheckpointError(f"{path} is not a whole checkpoint of this library ({error!r}); "
+                              f"it can rebuild {', '.join(MODELS)}, for any other class pass model=") from None
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} holds a {header['model']} with config {header['config']}, "
+                              f"which does not fit the model given: {str(error).splitlines()[1].strip()}") from None
+    return Checkpoint(model, tokenizer, header["about"])
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write to a temporary file beside `path`, make sure that it is on the disk, then rename it into place."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)          # mkstemp's 0600 would keep a class's teacher out
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,134 @@
+"""The GPT: tokens and positions in, a stack of blocks, logits for the next token out."""
+
+import math
+from dataclasses import asdict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gptlib.block import Block
+from gptlib.config import GPTConfig
+
+
+class LearnedPositions(nn.Module):
+    """One learned vector for each position of the window (GPT-2)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.table = nn.Embedding(config.block_size, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.table.weight[:x.shape[1]]
+
+
+class SinusoidalPositions(nn.Module):
+    """Fixed waves of geometrically growing length (Vaswani et al. 2017, section 3.5); nothing to learn."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.scale = config.n_embd ** -0.5          # waves of variance 1/2 would drown small embeddings
+        position = torch.arange(config.block_size)[:, None]
+        frequency = 10_000.0 ** (-torch.arange(0, config.n_embd, 2) / config.n_embd)
+        waves = torch.stack([torch.sin(position * frequency), torch.cos(position * frequency)], dim=-1)   # (T, C/2, 2)
+        self.register_buffer("waves", waves.flatten(1), persistent=False)                                 # (T, C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * self.waves[:x.shape[1]]
+
+
+class NoPositions(nn.Module):
+    """Nothing: the causal mask alone tells a position how much came before it (Haviv et al. 2022)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+POSITIONS = {"learned": LearnedPositions, "sinusoidal": SinusoidalPositions, "none": NoPositions}
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer (Radford et al. 2019).
+
+    >>> model = GPT(GPTConfig(vocab_size=65))
+    >>> model(torch.zeros(2, 10, dtype=torch.long)).shape
+    torch.Size([2, 10, 65])
+    """
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.config = config
+        self.block_size = config.block_size
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.positions = POSITIONS[config.position](config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.final_norm = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.head = None if config.tie_weights else nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.apply(self._init)
+        for block in self.blocks:       # 2 * n_layer answers add up in the residual stream: keep their sum in bounds
+            for last in (block.attention.proj, block.feed_forward[2]):
+                nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * config.n_layer))
+
+    @staticmethod
+    def _init(module):
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=0.02)        # small logits: the loss starts near ln V
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    def forward(self, idx: Tensor) -> Tensor:
+        """Logits (B, T, vocab_size) for the token after each position of `idx`, (B, T).
+
+        Raises:
+            ValueError: a window longer than block_size, or an id beyond the vocabulary.
+        """
+        T = idx.shape[1]
+        if T > self.block_size:
+            raise ValueError(f"a window of {T} tokens is longer than block_size={self.block_size}: pass the last {self.block_size}")
+        try:
+            x = self.token_embedding(idx)                   # (B, T, C)
+        except IndexError:
+            raise ValueError(f"ids run from {idx.min()} to {idx.max()}, but the model knows 0 … {self.config.vocab_size - 1}: "
+                             "was the text encoded by another tokenizer?") from None
+        x = F.dropout(self.positions(x), self.config.dropout, self.training)
+        for block in self.blocks:
+            x = block(x)
+        return F.linear(self.final_norm(x), self.token_embedding.weight if self.head is None else self.head.weight)
+
+    def parameter_table(self) -> dict[str, int]:
+        """How many parameters each part has; a tied head has none of its own."""
+        count = lambda *modules: sum(p.numel() for module in modules for p in module.parameters())
+        return {
+            "token embedding": count(self.token_embedding),
+            "positions": count(self.positions),
+            "attention": count(*(block.attention for block in self.blocks)),
+            "feed-forward": count(*(block.feed_forward for block in self.blocks)),
+            "norms": count(self.final_norm, *(norm for block in self.blocks for norm in (block.norm1, block.norm2))),
+            "head": count(self.head) if self.head else 0,
+            "total": count(self),
+        }
+
+    def config_dict(self) -> dict:
+        return asdict(self.config)
+
+
+@torch.no_grad()
+def causality_gap(model: nn.Module, idx: Tensor, position: int) -> float:
+    """How much the logits before `position` move when the token there is changed: 0 for a model that cannot see ahead.
+
+    Args:
+        idx: tokens, (B, T). Each row's token at `position` is replaced by every other token that `idx` holds.
+    """
+    training = model.training
+    model.eval()
+    before = model(idx)[:, :position]
+    gap = 0.0
+    for token in idx.unique():
+        edited = idx.clone()
+        edited[:, position] = token
+        gap = max(gap, (model(edited)[:, :position] - before).abs().max().item())
+    model.train(training)
+    return gap

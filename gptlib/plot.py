@@ -1,0 +1,75 @@
+"""The course's pictures: colours that colour-blind readers can tell apart, labelled axes, a text for screen readers."""
+
+import io
+import math
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import Image, display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe & Ito (2008), the dark ones first; the yellow is too faint for lines on white
+BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666"
+COLORS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY)
+
+
+def new_figure(columns: int = 1, width: float = 7.0, height: float = 3.6, **how) -> tuple[Figure, Axes]:
+    """A figure and its axes, in the course's style, kept out of pyplot's own display: end with `show`."""
+    with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False, "axes.prop_cycle": plt.cycler(color=COLORS)}):
+        figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", **how)
+    plt.close(figure)
+    return figure, axes
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display `figure` as a PNG that carries the text `alt` for whoever cannot see it."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=110, facecolor="white")
+    display(Image(png.getvalue(), alt=alt))
+
+
+def plot_loss(axes: Axes, history: list[dict], vocab_size: int, bigram_loss: float | None = None, label: str = "validation",
+              color: str = BLUE) -> None:
+    """Validation loss (and, dotted, train loss) against steps, below the lines that any model should cross."""
+    steps = [row["step"] for row in history]
+    axes.plot(steps, [row["val_loss"] for row in history], "o-", color=color, label=label)
+    axes.plot(steps, [row["train_loss"] for row in history], ":", color=color, label=f"{label}: last training batches")
+    mark_baselines(axes, vocab_size, bigram_loss)
+    axes.set(xlabel="training step", ylabel="loss (nats per token)")
+    axes.legend(frameon=False)
+
+
+def mark_baselines(axes: Axes, vocab_size: int, bigram_loss: float | None = None) -> None:
+    """Horizontal lines at ln V, the loss of guessing, and at the bigram's loss."""
+    for loss, name in ((math.log(vocab_size), f"guessing: ln {vocab_size}"), (bigram_loss, "bigram")):
+        if loss is not None:
+            axes.axhline(loss, color=GREY, linestyle="--", linewidth=1)
+            axes.annotate(f"{name} = {loss:.3f}", (1, loss), xycoords=("axes fraction", "data"), xytext=(0, 3),
+                          textcoords="offset points", ha="right", color=GREY, fontsize=9)
+
+
+def plot_matrix(axes: Axes, matrix, row_labels: Sequence[str], column_labels: Sequence[str], xlabel: str, ylabel: str,
+                colorbar: str = "", **how) -> None:
+    """A matrix as shades of one colour, with a name for each row and column."""
+    image = axes.imshow(np.asarray(matrix), cmap=how.pop("cmap", "Blues"), aspect="auto", interpolation="nearest", **how)
+    axes.set_xticks(range(len(column_labels)), column_labels, fontsize=7)
+    axes.set_yticks(range(len(row_labels)), row_labels, fontsize=7)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.spines[:].set_visible(False)
+    axes.figure.colorbar(image, ax=axes, label=colorbar, shrink=0.9)
+
+
+def plot_distribution(axes: Axes, probabilities, labels: Sequence[str], title: str = "", most: int = 15, color: str = BLUE) -> None:
+    """The `most` likeliest tokens as bars, each with its probability in per cent."""
+    probabilities = np.asarray(probabilities)
+    order = np.argsort(-probabilities, kind="stable")[:most]
+    bars = axes.bar([visible(labels[i]) for i in order], probabilities[order], color=color)
+    axes.bar_label(bars, [f"{p:.0%}" if p >= 0.005 else "" for p in probabilities[order]], fontsize=7)
+    axes.set(xlabel="next token", ylabel="probability", title=title, ylim=(0, 1.08 * max(probabilities.max(), 0.01)))
+
+
+def visible(token: str) -> str:
+    """A token as it can be shown on an axis: blanks and line ends become signs, a dollar sign is no mathematics."""
+    return {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "$": r"\$"}.get(token, token if token.isprintable() else repr(token)[1:-1])

@@ -1,0 +1,194 @@
+"""train() and evaluate() for any model that turns tokens (B, T) into logits (B, T, V). They know nothing of GPT."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from gptlib.checkpoint import save_checkpoint
+from gptlib.config import ConfigError, TrainConfig
+from gptlib.data import fixed_windows, get_batch
+from gptlib.tokenizer import Tokenizer
+
+EVAL_TOKENS = 8192              # tokens of validation text in one forward pass
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss is no longer a number. The message names the step and the likely cause."""
+
+
+@dataclass
+class TrainResult:
+    """What a run measured. `history` has one dict an evaluation: step, tokens, seconds, lr, {train,val}_{loss,acc}."""
+
+    history: list[dict] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def best(self) -> dict:
+        """The evaluation with the lowest validation loss."""
+        return min(self.history, key=lambda row: row["val_loss"])
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, ids: Tensor, block_size: int) -> tuple[float, float]:
+    """Loss in nats per token, and accuracy, over all of `ids`: every token but the first is predicted once.
+
+    The windows lie side by side, so a token early in its window is predicted from few others; that makes the
+    figure exact and repeatable, and a little higher than a mean over long contexts.
+    """
+    training = model.training
+    model.eval()
+    device = _device_of(model)
+    loss = hits = 0.0
+    for x, y in fixed_windows(ids, block_size, max(1, EVAL_TOKENS // block_size)):
+        logits = model(x.to(device)).flatten(0, 1)                      # (B·T, V)
+        y = y.to(device).flatten()
+        loss += F.cross_entropy(logits, y, reduction="sum").item()
+        hits += (logits.argmax(-1) == y).sum().item()
+    model.train(training)
+    return loss / (len(ids) - 1), hits / (len(ids) - 1)
+
+
+def train(model: nn.Module, train_ids: Tensor, val_ids: Tensor, block_size: int, config: TrainConfig, *,
+          out_dir: str | Path | None = None, tokenizer: Tokenizer | None = None,
+          on_eval: Callable[[dict], None] | None = None, progress: bool = True) -> TrainResult:
+    """Train `model` in place.
+
+    The validation loss covers the whole split (see `evaluate`); the train loss and accuracy are means over the
+    batches since the last evaluation, dropout on. Batches and dropout depend on (config.seed, step) alone.
+
+    Args:
+        train_ids, val_ids: tokens, (N,) each, longer than `block_size`.
+        out_dir: gets `metrics.jsonl`, `best.safetensors` and `last.safetensors`; None writes nothing.
+        tokenizer: saved with the weights, so that they can be sampled from later.
+        on_eval: called with each new row of the history.
+        progress: a progress bar, and a line for each evaluation.
+
+    Returns:
+        What was measured. An interrupt (Ctrl-C, JupyterLab's ■) saves the model and returns early.
+
+    Raises:
+        NonFiniteLoss: the loss or its gradient became inf or nan. The best checkpoint is untouched.
+        DataError: a split shorter than one block.
+    """
+    device = pick_device(config.device)
+    model.to(device).train()
+    optimizer = make_optimizer(model, config)
+    result = TrainResult()
+    out_dir = Path(out_dir) if out_dir else None
+    if out_dir:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        (out_dir / "metrics.jsonl").write_text("", encoding="utf-8")
+
+    def keep(name):
+        if out_dir:
+            save_checkpoint(out_dir / f"{name}.safetensors", model, tokenizer, step=step, block_size=block_size,
+                            train_config=asdict(config), metrics=result.history[-1:])
+
+    start = time.perf_counter()
+    in_training = 0.0                                                   # seconds, evaluations left out
+    sums = np.zeros(2)                                                  # loss, accuracy since the last evaluation
+    step = last_eval = 0
+    bar = tqdm(total=config.max_steps, desc="training", unit="step", disable=not progress)
+    try:
+        with torch.random.fork_rng():
+            while step < config.max_steps:
+                tick = time.perf_counter()
+                lr = learning_rate(config, step, block_size)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                x, y = (t.to(device) for t in get_batch(train_ids, block_size, config.batch_size, config.seed, step))
+                torch.manual_seed(np.random.SeedSequence((config.seed, step)).generate_state(1).item())       # dropout's draws
+                logits = model(x).flatten(0, 1)                         # (B·T, V)
+                loss = F.cross_entropy(logits, y.flatten())
+                optimizer.zero_grad()
+                loss.backward()
+                norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
+                if not torch.isfinite(loss + norm):
+                    raise NonFiniteLoss(
+                        f"step {step + 1}: the loss is {loss.item():.4g} and its gradient's norm {norm.item():.4g}, at a learning "
+                        f"rate of {lr:.3g}; most likely the learning rate is too high, the warm-up too short or clipping off")
+                optimizer.step()
+                sums += loss.item(), (logits.argmax(-1) == y.flatten()).float().mean().item()
+                step += 1
+                bar.update()
+                in_training += time.perf_counter() - tick
+                if step % config.eval_interval == 0 or step == config.max_steps:
+                    val_loss, val_acc = evaluate(model, val_ids, block_size)
+                    train_loss, train_acc = (sums / (step - last_eval)).tolist()
+                    row = {"step": step, "tokens": step * config.batch_size * block_size, "seconds": in_training, "lr": lr,
+                           "train_loss": train_loss, "val_loss": val_loss, "train_acc": train_acc, "val_acc": val_acc}
+                    sums[:], last_eval = 0, step
+                    result.history.append(row)
+                    if out_dir:
+                        with open(out_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
+                            file.write(json.dumps(row) + "\n")
+                    if row is result.best:
+                        keep("best")
+                    if progress:
+                        bar.write(log_line(row, config.max_steps, time.perf_counter() - start))
+                    if on_eval:
+                        on_eval(row)
+    except KeyboardInterrupt:
+        result.interrupted = True
+        print(f"interrupted after step {step} of {config.max_steps}" + (f"; the model is in {out_dir.name}" if out_dir else ""))
+    finally:
+        bar.close()
+    keep("last")
+    return result
+
+
+def learning_rate(config: TrainConfig, step: int, block_size: int) -> float:
+    """A linear warm-up to `learning_rate`, then half a cosine down to `min_lr`, by steps or by tokens.
+
+    Args:
+        step: counted from 0, as the step about to be taken.
+    """
+    scale = config.batch_size * block_size if config.lr_unit == "tokens" else 1
+    now, end = (step + 1) * scale, config.lr_decay or config.max_steps * scale
+    if now < config.warmup:
+        return config.learning_rate * now / config.warmup
+    share = min(1.0, (now - config.warmup) / max(1, end - config.warmup))
+    return config.min_lr + (config.learning_rate - config.min_lr) * (1 + math.cos(math.pi * share)) / 2
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019); matrices and embeddings decay, vectors (biases, norms) do not."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+
+
+def pick_device(name: str = "auto") -> str:
+    """`name`, or for "auto" the best at hand: CUDA (which AMD's ROCm also answers to), MPS, CPU."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError):
+        raise ConfigError(f"device={name!r} is not to be had on this machine: choose 'auto', 'cpu', 'cuda' or 'mps'") from None
+    return name
+
+
+def log_line(row: dict, max_steps: int, elapsed: float) -> str:
+    """One evaluation in a line, after shakeGPT's; `elapsed` seconds in all, evaluations among them."""
+    remaining = elapsed / row["step"] * (max_steps - row["step"])
+    clock = lambda seconds: str(timedelta(seconds=round(seconds)))
+    return (f"T+ {clock(elapsed)} - step {row['step']:>{len(str(max_steps))}}/{max_steps}: "
+            f"train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}; "
+            f"train acc {row['train_acc']:.4f}, val acc {row['val_acc']:.4f}; t_remain {clock(remaining)}")
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
