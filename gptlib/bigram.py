@@ -33,5 +33,7 @@ class Bigram(nn.Module):
 
 def count_bigrams(ids: torch.Tensor, vocab_size: int) -> torch.Tensor:
     """How often token b follows token a: (V, V) counts from the tokens `ids`, (N,)."""
+    if len(ids) and ids.max() >= vocab_size:
+        raise ValueError(f"ids run to {ids.max()}, but vocab_size={vocab_size}: was the text encoded by another tokenizer?")
     pairs = ids[:-1] * vocab_size + ids[1:]
     return torch.bincount(pairs, minlength=vocab_size ** 2).view(vocab_size, vocab_size).float()

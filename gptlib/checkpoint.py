@@ -10,7 +10,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
@@ -44,19 +43,20 @@ def save_checkpoint(path: str | Path, model: nn.Module, tokenizer: Tokenizer | N
         CheckpointError: the folder cannot be written. What lay at `path` before is still there.
     """
     path = Path(path)
+    model = getattr(model, "_orig_mod", model)      # what torch.compile wrapped
     header = {
         "model": type(model).__name__,
         "config": model.config_dict() if hasattr(model, "config_dict") else {},
         "tokenizer": tokenizer.to_dict() if tokenizer else None,
         "about": about,
     }
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}    # tied ones too
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, save(weights, {"gptlib": json.dumps(header)}))
         write_atomically(path.with_suffix(".json"), json.dumps(header, indent=1, ensure_ascii=False).encode("utf-8"))
     except OSError as error:
-        raise CheckpointError(f"{path} could not be written ({error.strerror}); the checkpoint from before, "
+        raise CheckpointError(f"{path} could not be written ({error.strerror or error}); the checkpoint from before, "
                               "if there was one, is untouched") from None
 
 
@@ -78,6 +78,7 @@ def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> Checkpo
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()["gptlib"])
+            about = header["about"]
             weights = {name: file.get_tensor(name) for name in file.keys()}
         tokenizer = load_tokenizer(header["tokenizer"]) if header["tokenizer"] else None
         if model is None:
@@ -90,7 +91,7 @@ def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> Checkpo
     except RuntimeError as error:
         raise CheckpointError(f"{path} holds a {header['model']} with config {header['config']}, "
                               f"which does not fit the model given: {str(error).splitlines()[1].strip()}") from None
-    return Checkpoint(model, tokenizer, header["about"])
+    return Checkpoint(model, tokenizer, about)
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:

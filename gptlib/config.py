@@ -31,8 +31,9 @@ class GPTConfig:
     mlp_ratio: int = 4                  # the feed-forward layer is this many times wider than n_embd
     dropout: float = 0.0                # share of activations zeroed in training
     bias: bool = False                  # biases in linear layers and norms
-    tie_weights: bool = True            # one matrix both reads tokens and predicts them
+    tie_weights: bool = False           # one matrix both reads tokens and predicts them
     position: Literal["learned", "sinusoidal", "none"] = "learned"
+    init: Literal["scaled", "gpt2"] = "scaled"      # see GPT._init_weights
 
     def __post_init__(self):
         _check_types(self)
@@ -48,10 +49,10 @@ class GPTConfig:
 class TrainConfig:
     """How a model is trained: AdamW, a warm-up, then a cosine from `learning_rate` down to `min_lr`."""
 
-    max_steps: int = 2000
-    batch_size: int = 12                # windows per step
-    learning_rate: float = 1e-3
-    min_lr: float = 1e-4
+    max_steps: int = 1500
+    batch_size: int = 16                # windows per step
+    learning_rate: float = 3e-3
+    min_lr: float = 0.0
     warmup: int = 100                   # counted in `lr_unit`
     lr_decay: int = 0                   # where the cosine ends, counted in `lr_unit`; 0: with the last step
     lr_unit: Literal["steps", "tokens"] = "steps"
@@ -67,6 +68,7 @@ class TrainConfig:
         _check_types(self)
         _at_least(self, 1, "max_steps", "batch_size", "eval_interval")
         _at_least(self, 0, "warmup", "lr_decay", "min_lr", "weight_decay", "grad_clip", "seed")
+        _require(self.seed < 2 ** 63, self, "seed", "below 2 ** 63, the most that torch takes")
         _require(self.learning_rate > 0, self, "learning_rate", "above 0")
         _require(self.min_lr <= self.learning_rate, self, "min_lr", f"at most learning_rate={self.learning_rate}")
         _require(0 <= self.beta1 < 1, self, "beta1", "at least 0 and below 1")
@@ -82,7 +84,7 @@ def check_parameters(namespace: MutableMapping[str, Any], *configs: type, **kind
         namespace: the notebook's `globals()`. Whole floats meant as integers (papermill reads `1e3` as
             1000.0) and integers meant as floats are put right in place.
         configs: config dataclasses; each of their fields that has a default is a parameter of the notebook.
-        kinds: every other parameter, as a type or as a tuple of choices.
+        kinds: every other parameter, as a type, a tuple of choices, `above(0.0)` or `at_least(1)`.
 
     Raises:
         ConfigError: a name nobody declared, one that is missing, a wrong type or an impossible value.
@@ -102,6 +104,22 @@ def check_parameters(namespace: MutableMapping[str, Any], *configs: type, **kind
     for config in configs:                          # the values together; what the chapter computes stands at 1
         from_parameters(config, namespace, **{f.name: 1 for f in fields(config) if f.default is MISSING})
     namespace["_parameters_checked"] = True
+
+
+@dataclass(frozen=True)
+class _Bounded:
+    least: int | float
+    allowed: bool                                   # whether `least` itself will do
+
+
+def at_least(least: int | float) -> _Bounded:
+    """A kind of parameter: a number of the type of `least`, and no smaller."""
+    return _Bounded(least, True)
+
+
+def above(least: int | float) -> _Bounded:
+    """A kind of parameter: a number of the type of `least`, and larger."""
+    return _Bounded(least, False)
 
 
 def from_parameters(config: type, namespace: Mapping[str, Any], **computed: Any):
@@ -128,6 +146,11 @@ def _may_be_parameter(name, value):
 
 def _checked(name, value, kind):
     """`value`, put right where that loses nothing, or a ConfigError."""
+    if isinstance(kind, _Bounded):
+        value = _checked(name, value, type(kind.least))
+        if value < kind.least or (value == kind.least and not kind.allowed):
+            raise ConfigError(f"{name}={value!r} should be {'at least' if kind.allowed else 'above'} {kind.least}")
+        return value
     if typing.get_origin(kind) is Literal:
         kind = typing.get_args(kind)
     if isinstance(kind, tuple):

@@ -73,16 +73,18 @@ def load_corpus(name: str = "auto") -> Corpus:
         return CORPORA[name]()
     if name.startswith("text:"):
         return _not_empty(Corpus("text", name.removeprefix("text:"), "the string given"))
-    path = Path(name).expanduser()
-    if path.is_file():
-        return _not_empty(Corpus(path.name, _read(path), path.name))
-    found = sorted(path.rglob("*.txt")) if path.is_dir() else sorted(map(Path, glob.glob(str(path), recursive=True)))
-    found = [file for file in found if file.is_file()]
+    path = os.path.expanduser(name)                             # os.path, since pathlib raises at a name too long for a path
+    base = os.path.basename(os.path.abspath(path))
+    if os.path.isfile(path):
+        return _not_empty(Corpus(base, _read(Path(path)), base))
+    pattern = os.path.join(glob.escape(path), "**", "*.txt") if os.path.isdir(path) else path
+    found = [file for file in sorted(map(Path, glob.glob(pattern, recursive=True))) if file.is_file()]      # none in .hidden folders
     if found:
-        return _not_empty(Corpus(path.name, "\n\n".join(map(_read, found)), f"{len(found)} files of {path.name}"))
-    if path.is_dir():
+        return _not_empty(Corpus(base, "\n\n".join(map(_read, found)), f"{len(found)} files of {base}"))
+    if os.path.isdir(path):
         raise DataError(f"folder {name!r} holds no .txt file")
-    raise DataError(f"unknown corpus {name!r}{did_you_mean(name, ('auto', *CORPORA))} "
+    shown = name if len(name) <= 80 else name[:80] + "…"
+    raise DataError(f"unknown corpus {shown!r}{did_you_mean(name, ('auto', *CORPORA))} "
                     "Or give the path of a text file, a folder, a glob, or 'text:' and the text itself.")
 
 
@@ -99,12 +101,12 @@ def tinyshakespeare() -> Corpus:
     try:
         path = pooch.retrieve(TINYSHAKESPEARE_URL, TINYSHAKESPEARE_SHA256, "tinyshakespeare.txt", folder,
                               downloader=pooch.HTTPDownloader(progressbar=True, timeout=30))
-    except ValueError:      # pooch deletes what it got, and says both hashes in full
-        raise DataError("tinyshakespeare: the download was cut short or changed on the way (its sha256 is not the "
-                        "published one); nothing was kept, please try again") from None
-    except (requests.RequestException, OSError) as error:
+    except OSError as error:        # all of requests' errors among them, some of which are ValueErrors too
         raise DataError(f"tinyshakespeare could not be downloaded ({type(error).__name__}): connect to a network, or put "
                         f"tinyshakespeare.txt into a folder and name that folder in {DATA_VARIABLE}") from None
+    except ValueError:              # pooch deletes what it got, and says both hashes in full
+        raise DataError("tinyshakespeare: the download was cut short or changed on the way (its sha256 is not the "
+                        "published one); nothing was kept, please try again") from None
     return Corpus("tinyshakespeare", _read(Path(path)), "karpathy/char-rnn")
 
 
@@ -150,7 +152,7 @@ def get_batch(ids: torch.Tensor, block_size: int, batch_size: int, seed: int, st
     Raises:
         DataError: fewer than block_size + 1 tokens.
     """
-    _long_enough(ids, block_size)
+    check_length(ids, block_size)
     starts = np.random.default_rng((seed, step)).integers(len(ids) - block_size, size=batch_size)   # the end is excluded
     windows = ids[torch.from_numpy(starts)[:, None] + torch.arange(block_size + 1)]                 # (B, T+1)
     return windows[:, :-1], windows[:, 1:]
@@ -158,17 +160,18 @@ def get_batch(ids: torch.Tensor, block_size: int, batch_size: int, seed: int, st
 
 def fixed_windows(ids: torch.Tensor, block_size: int, batch_size: int):
     """Batches of windows side by side, so that every token but the first is a target exactly once."""
-    _long_enough(ids, block_size)
+    check_length(ids, block_size)
     n = (len(ids) - 1) // block_size
     x, y = (ids[shift:shift + n * block_size].view(n, block_size) for shift in (0, 1))
-    yield from zip(x.split(batch_size), y.split(batch_size))
+    yield from zip(x.split(batch_size), y.split(batch_size), strict=True)
     if n * block_size < len(ids) - 1:                                # the rest, a window of its own
         yield ids[None, n * block_size:-1], ids[None, n * block_size + 1:]
 
 
-def _long_enough(ids, block_size):
+def check_length(ids: torch.Tensor, block_size: int, what: str = "text") -> None:
+    """Raise a DataError unless `ids` hold one window and one target more."""
     if len(ids) <= block_size:
-        raise DataError(f"{len(ids):,} tokens are too few for windows of block_size={block_size} and one target more: "
+        raise DataError(f"the {what} has {len(ids):,} tokens, too few for windows of block_size={block_size} and one target more: "
                         "take a longer text or a smaller block_size")
 
 
@@ -220,7 +223,7 @@ def _online() -> bool:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not utf-8 text: byte {error.object[error.start]:#04x} at offset {error.start}; "
                         "save it as utf-8 first") from None

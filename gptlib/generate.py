@@ -34,11 +34,12 @@ def next_token_probabilities(logits: Tensor, temperature: float = 1.0, top_k: in
     if temperature == 0:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
     logits = logits - logits.amax(-1, keepdim=True)             # so that a tiny temperature gives -inf, never inf
+    temperature = max(temperature, torch.finfo(logits.dtype).tiny)      # ... and one too small for its type is no 0 / 0
     ordered, order = (logits / temperature).sort(dim=-1, descending=True, stable=True)      # likeliest first
     if top_k is not None:
         ordered[..., top_k:] = -torch.inf
     probabilities = ordered.softmax(-1)
-    if top_p is not None:
+    if top_p is not None and top_p < 1:                         # at 1, rounding must not cost the unlikeliest tokens
         before = probabilities.cumsum(-1) - probabilities       # what the likelier tokens hold already
         beyond = before >= top_p
         beyond[..., 0] = False                                  # the likeliest token always stays

@@ -1,5 +1,6 @@
 """The course's results, one small JSON file a model, and the table that compares them on one validation split."""
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -49,3 +50,10 @@ def leaderboard(rows: list[dict]) -> str:
         lines.append(f"{row['chapter']:<18}{row['model']:<16}{row['parameters']:>12,}{row['seconds']:>9.1f}{nats:>10.4f}"
                      f"{row['bits_per_character']:>11.4f}{nats / uniform:>15.1%}")
     return "\n".join([*lines, f"validation split of {rows[0]['corpus']}; loss in nats per character"])
+
+
+def code_hash() -> str:
+    """12 digits that change when what a measurement ran does: the sources of models, training and data."""
+    names = ("attention", "bigram", "block", "config", "data", "model", "tokenizer", "train")
+    sources = b"".join((Path(__file__).parent / f"{name}.py").read_bytes().replace(b"\r\n", b"\n") for name in names)
+    return hashlib.sha256(sources).hexdigest()[:12]

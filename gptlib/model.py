@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from gptlib.block import Block
 from gptlib.config import GPTConfig
 
+EMBEDDING_STD = {"scaled": 0.3, "gpt2": 0.02}
+
 
 class LearnedPositions(nn.Module):
     """One learned vector for each position of the window (GPT-2)."""
@@ -27,7 +29,7 @@ class SinusoidalPositions(nn.Module):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.scale = config.n_embd ** -0.5          # waves of variance 1/2 would drown small embeddings
+        self.scale = math.sqrt(2) * EMBEDDING_STD[config.init]      # as strong as the tokens: a wave's own std is 1/√2
         position = torch.arange(config.block_size)[:, None]
         frequency = 10_000.0 ** (-torch.arange(0, config.n_embd, 2) / config.n_embd)
         waves = torch.stack([torch.sin(position * frequency), torch.cos(position * frequency)], dim=-1)   # (T, C/2, 2)
@@ -67,17 +69,30 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.final_norm = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.head = None if config.tie_weights else nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.apply(self._init)
-        for block in self.blocks:       # 2 * n_layer answers add up in the residual stream: keep their sum in bounds
-            for last in (block.attention.proj, block.feed_forward[2]):
-                nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * config.n_layer))
+        self._init_weights()
 
-    @staticmethod
-    def _init(module):
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=0.02)        # small logits: the loss starts near ln V
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+    def _init_weights(self):
+        """Small random weights; what they must achieve is that signals neither fade nor grow on their way up.
+
+        "scaled" gives a matrix the std 1/√fan_in, which keeps the size of what passes through it at any width, and
+        embeddings 0.3, so that they hold their own beside what the blocks add. "gpt2" gives everything 0.02, which
+        is near 1/√fan_in only in models as wide as GPT-2. In both, 2 · n_layer answers add up in the residual
+        stream, so each starts smaller by the root of that number (Radford et al. 2019, section 2.3), and what
+        predicts has 0.02: nearly equal logits, a first loss near ln V.
+        """
+        scaled = self.config.init == "scaled"
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=EMBEDDING_STD[self.config.init])
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features ** -0.5 if scaled else 0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        predicting = self.token_embedding if self.head is None else self.head
+        nn.init.normal_(predicting.weight, std=0.02)
+        for block in self.blocks:
+            for last in (block.attention.proj, block.feed_forward[2]):
+                last.weight.data /= math.sqrt(2 * self.config.n_layer)
 
     def forward(self, idx: Tensor) -> Tensor:
         """Logits (B, T, vocab_size) for the token after each position of `idx`, (B, T).
@@ -122,6 +137,8 @@ def causality_gap(model: nn.Module, idx: Tensor, position: int) -> float:
     Args:
         idx: tokens, (B, T). Each row's token at `position` is replaced by every other token that `idx` holds.
     """
+    if position < 1 or len(idx.unique()) < 2:
+        raise ValueError("nothing to compare: position should be at least 1, and idx should hold two different tokens")
     training = model.training
     model.eval()
     before = model(idx)[:, :position]

@@ -15,10 +15,10 @@ BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#C
 COLORS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY)
 
 
-def new_figure(columns: int = 1, width: float = 7.0, height: float = 3.6, **how) -> tuple[Figure, Axes]:
+def new_figure(columns: int = 1, rows: int = 1, width: float = 7.0, height: float = 3.6, **how) -> tuple[Figure, Axes]:
     """A figure and its axes, in the course's style, kept out of pyplot's own display: end with `show`."""
     with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False, "axes.prop_cycle": plt.cycler(color=COLORS)}):
-        figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", **how)
+        figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **how)
     plt.close(figure)
     return figure, axes
 
@@ -30,12 +30,12 @@ def show(figure: Figure, alt: str) -> None:
     display(Image(png.getvalue(), alt=alt))
 
 
-def plot_loss(axes: Axes, history: list[dict], vocab_size: int, bigram_loss: float | None = None, label: str = "validation",
+def plot_loss(axes: Axes, history: list[dict], vocab_size: int, bigram_loss: float | None = None, label: str = "",
               color: str = BLUE) -> None:
     """Validation loss (and, dotted, train loss) against steps, below the lines that any model should cross."""
     steps = [row["step"] for row in history]
-    axes.plot(steps, [row["val_loss"] for row in history], "o-", color=color, label=label)
-    axes.plot(steps, [row["train_loss"] for row in history], ":", color=color, label=f"{label}: last training batches")
+    axes.plot(steps, [row["val_loss"] for row in history], "o-", color=color, markersize=4, label=f"{label} validation".strip())
+    axes.plot(steps, [row["train_loss"] for row in history], ":", color=color, label=f"{label} training, last batches".strip())
     mark_baselines(axes, vocab_size, bigram_loss)
     axes.set(xlabel="training step", ylabel="loss (nats per token)")
     axes.legend(frameon=False)
@@ -54,8 +54,8 @@ def plot_matrix(axes: Axes, matrix, row_labels: Sequence[str], column_labels: Se
                 colorbar: str = "", **how) -> None:
     """A matrix as shades of one colour, with a name for each row and column."""
     image = axes.imshow(np.asarray(matrix), cmap=how.pop("cmap", "Blues"), aspect="auto", interpolation="nearest", **how)
-    axes.set_xticks(range(len(column_labels)), column_labels, fontsize=7)
-    axes.set_yticks(range(len(row_labels)), row_labels, fontsize=7)
+    axes.set_xticks(range(len(column_labels)), column_labels, fontsize=8)
+    axes.set_yticks(range(len(row_labels)), row_labels, fontsize=8)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.spines[:].set_visible(False)
     axes.figure.colorbar(image, ax=axes, label=colorbar, shrink=0.9)
@@ -65,7 +65,8 @@ def plot_distribution(axes: Axes, probabilities, labels: Sequence[str], title: s
     """The `most` likeliest tokens as bars, each with its probability in per cent."""
     probabilities = np.asarray(probabilities)
     order = np.argsort(-probabilities, kind="stable")[:most]
-    bars = axes.bar([visible(labels[i]) for i in order], probabilities[order], color=color)
+    bars = axes.bar(range(len(order)), probabilities[order], color=color)       # by place: two tokens may look the same
+    axes.set_xticks(range(len(order)), [visible(labels[i]) for i in order])
     axes.bar_label(bars, [f"{p:.0%}" if p >= 0.005 else "" for p in probabilities[order]], fontsize=7)
     axes.set(xlabel="next token", ylabel="probability", title=title, ylim=(0, 1.08 * max(probabilities.max(), 0.01)))
 

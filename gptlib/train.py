@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from gptlib.checkpoint import save_checkpoint
 from gptlib.config import ConfigError, TrainConfig
-from gptlib.data import fixed_windows, get_batch
+from gptlib.data import check_length, fixed_windows, get_batch
 from gptlib.tokenizer import Tokenizer
 
 EVAL_TOKENS = 8192              # tokens of validation text in one forward pass
@@ -65,7 +65,8 @@ def train(model: nn.Module, train_ids: Tensor, val_ids: Tensor, block_size: int,
     """Train `model` in place.
 
     The validation loss covers the whole split (see `evaluate`); the train loss and accuracy are means over the
-    batches since the last evaluation, dropout on. Batches and dropout depend on (config.seed, step) alone.
+    batches since the last evaluation, dropout on; at step 0 they are those of the first batch. Batches and
+    dropout depend on (config.seed, step) alone.
 
     Args:
         train_ids, val_ids: tokens, (N,) each, longer than `block_size`.
@@ -78,9 +79,11 @@ def train(model: nn.Module, train_ids: Tensor, val_ids: Tensor, block_size: int,
         What was measured. An interrupt (Ctrl-C, JupyterLab's ■) saves the model and returns early.
 
     Raises:
-        NonFiniteLoss: the loss or its gradient became inf or nan. The best checkpoint is untouched.
+        NonFiniteLoss: a loss or its gradient became inf or nan. The best checkpoint is untouched.
         DataError: a split shorter than one block.
     """
+    check_length(train_ids, block_size, "training split")
+    check_length(val_ids, block_size, "validation split")           # now, not at the first evaluation
     device = pick_device(config.device)
     model.to(device).train()
     optimizer = make_optimizer(model, config)
@@ -95,22 +98,42 @@ def train(model: nn.Module, train_ids: Tensor, val_ids: Tensor, block_size: int,
             save_checkpoint(out_dir / f"{name}.safetensors", model, tokenizer, step=step, block_size=block_size,
                             train_config=asdict(config), metrics=result.history[-1:])
 
+    def measure(train_loss, train_acc):
+        val_loss, val_acc = evaluate(model, val_ids, block_size)
+        if not math.isfinite(val_loss):
+            raise NonFiniteLoss(f"step {step}: the validation loss is {val_loss:.4g}, after an update at a learning rate of {lr:.3g}; "
+                                "most likely the learning rate is too high or the warm-up too short")
+        row = {"step": step, "tokens": step * config.batch_size * block_size, "seconds": in_training, "lr": lr,
+               "train_loss": train_loss, "val_loss": val_loss, "train_acc": train_acc, "val_acc": val_acc}
+        result.history.append(row)
+        if out_dir:
+            with open(out_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        if row is result.best:
+            keep("best")
+        if progress:
+            bar.write(log_line(row, config.max_steps, time.perf_counter() - start))
+        if on_eval:
+            on_eval(row)
+
     start = time.perf_counter()
-    in_training = 0.0                                                   # seconds, evaluations left out
-    sums = np.zeros(2)                                                  # loss, accuracy since the last evaluation
-    step = last_eval = 0
+    step, lr, in_training = 0, 0.0, 0.0                                 # in_training: seconds, evaluations left out
+    since_eval = []                                                     # (loss, accuracy) of each batch
     bar = tqdm(total=config.max_steps, desc="training", unit="step", disable=not progress)
     try:
         with torch.random.fork_rng():
+            _seed_dropout(config.seed, 0)
+            with torch.no_grad():
+                loss, accuracy = _loss_and_accuracy(model, *get_batch(train_ids, block_size, config.batch_size, config.seed, 0))
+            measure(loss.item(), accuracy)                              # before the first step: is the loss near ln V?
             while step < config.max_steps:
                 tick = time.perf_counter()
                 lr = learning_rate(config, step, block_size)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                x, y = (t.to(device) for t in get_batch(train_ids, block_size, config.batch_size, config.seed, step))
-                torch.manual_seed(np.random.SeedSequence((config.seed, step)).generate_state(1).item())       # dropout's draws
-                logits = model(x).flatten(0, 1)                         # (B·T, V)
-                loss = F.cross_entropy(logits, y.flatten())
+                x, y = get_batch(train_ids, block_size, config.batch_size, config.seed, step)
+                _seed_dropout(config.seed, step)
+                loss, accuracy = _loss_and_accuracy(model, x, y)
                 optimizer.zero_grad()
                 loss.backward()
                 norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
@@ -119,26 +142,13 @@ def train(model: nn.Module, train_ids: Tensor, val_ids: Tensor, block_size: int,
                         f"step {step + 1}: the loss is {loss.item():.4g} and its gradient's norm {norm.item():.4g}, at a learning "
                         f"rate of {lr:.3g}; most likely the learning rate is too high, the warm-up too short or clipping off")
                 optimizer.step()
-                sums += loss.item(), (logits.argmax(-1) == y.flatten()).float().mean().item()
+                since_eval.append((loss.item(), accuracy))
                 step += 1
                 bar.update()
                 in_training += time.perf_counter() - tick
                 if step % config.eval_interval == 0 or step == config.max_steps:
-                    val_loss, val_acc = evaluate(model, val_ids, block_size)
-                    train_loss, train_acc = (sums / (step - last_eval)).tolist()
-                    row = {"step": step, "tokens": step * config.batch_size * block_size, "seconds": in_training, "lr": lr,
-                           "train_loss": train_loss, "val_loss": val_loss, "train_acc": train_acc, "val_acc": val_acc}
-                    sums[:], last_eval = 0, step
-                    result.history.append(row)
-                    if out_dir:
-                        with open(out_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
-                            file.write(json.dumps(row) + "\n")
-                    if row is result.best:
-                        keep("best")
-                    if progress:
-                        bar.write(log_line(row, config.max_steps, time.perf_counter() - start))
-                    if on_eval:
-                        on_eval(row)
+                    measure(*np.mean(since_eval, axis=0).tolist())
+                    since_eval.clear()
     except KeyboardInterrupt:
         result.interrupted = True
         print(f"interrupted after step {step} of {config.max_steps}" + (f"; the model is in {out_dir.name}" if out_dir else ""))
@@ -146,6 +156,16 @@ def train(model: nn.Module, train_ids: Tensor, val_ids: Tensor, block_size: int,
         bar.close()
     keep("last")
     return result
+
+
+def _seed_dropout(seed: int, step: int) -> None:
+    torch.manual_seed(np.random.SeedSequence((seed, step)).generate_state(1).item())
+
+
+def _loss_and_accuracy(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+    device = _device_of(model)
+    logits, y = model(x.to(device)).flatten(0, 1), y.to(device).flatten()      # (B·T, V), (B·T,)
+    return F.cross_entropy(logits, y), (logits.argmax(-1) == y).float().mean().item()
 
 
 def learning_rate(config: TrainConfig, step: int, block_size: int) -> float:
@@ -183,11 +203,11 @@ def pick_device(name: str = "auto") -> str:
 
 def log_line(row: dict, max_steps: int, elapsed: float) -> str:
     """One evaluation in a line, after shakeGPT's; `elapsed` seconds in all, evaluations among them."""
-    remaining = elapsed / row["step"] * (max_steps - row["step"])
     clock = lambda seconds: str(timedelta(seconds=round(seconds)))
+    remaining = clock(elapsed / row["step"] * (max_steps - row["step"])) if row["step"] else "unknown"
     return (f"T+ {clock(elapsed)} - step {row['step']:>{len(str(max_steps))}}/{max_steps}: "
             f"train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}; "
-            f"train acc {row['train_acc']:.4f}, val acc {row['val_acc']:.4f}; t_remain {clock(remaining)}")
+            f"train acc {row['train_acc']:.4f}, val acc {row['val_acc']:.4f}; t_remain {remaining}")
 
 
 def _device_of(model: nn.Module) -> torch.device:

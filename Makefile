@@ -1,0 +1,42 @@
+# Every command here makes .venv and installs what is pinned in constraints.txt, once.
+PY := .venv/bin/python
+READY := .venv/.installed
+
+.PHONY: help course test measure lab edit merge clean
+
+help:     ; @sed -n 's/^#: //p' Makefile
+
+$(READY): pyproject.toml constraints.txt tools/install.sh
+	sh tools/install.sh
+
+#: make course            run every chapter at its defaults, then show the leaderboard and a sample
+course: $(READY)
+	$(PY) tools/course.py
+
+#: make test              lint, unit tests, and every notebook at its smoke parameters
+test: export OMP_NUM_THREADS = 1
+test: $(READY)
+	$(PY) -m ruff check -q .
+	$(PY) -m pytest -q -n 2 --dist worksteal tests gptlib
+	GPTLIB_SMOKE=1 $(PY) -m pytest -q -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 300 -p no:doctest notebooks
+
+#: make measure           the long measurements whose results are committed
+measure: $(READY)
+	$(PY) benchmarks/recipe.py
+
+#: make lab               JupyterLab, open on chapter 1
+lab: $(READY)
+	.venv/bin/jupyter lab notebooks/01_bigram.ipynb
+
+#: make edit NB=01_bigram write a chapter as build/edit/01_bigram.py (cells as # %%)
+edit: $(READY)
+	mkdir -p build/edit
+	$(PY) -m jupytext -q --to py:percent -o build/edit/$(NB).py notebooks/$(NB).ipynb
+
+#: make merge NB=01_bigram bring those edits back, run the chapter afresh and save it
+merge: $(READY)
+	$(PY) -m jupytext -q --update --to ipynb -o notebooks/$(NB).ipynb build/edit/$(NB).py
+	$(PY) tools/execute.py notebooks/$(NB).ipynb
+
+#: make clean             remove what the commands above made, but for .venv and downloads
+clean:    ; rm -rf runs build .pytest_cache .ruff_cache .hypothesis
