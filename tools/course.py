@@ -14,6 +14,7 @@ from gptlib.leaderboard import leaderboard, read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "runs"
+QUIET = ["--IPKernelApp.log_level=40"]        # the kernel warns of unencrypted local sockets at each start
 
 
 def main(names: list[str]) -> None:
@@ -40,7 +41,7 @@ def run(chapter: Path) -> None:
         old.unlink()
     start = time.perf_counter()
     try:
-        papermill.execute_notebook(chapter, out / chapter.name, cwd=chapter.parent, kernel_name="python3")
+        papermill.execute_notebook(chapter, out / chapter.name, cwd=chapter.parent, kernel_name="python3", extra_arguments=QUIET)
     except papermill.PapermillExecutionError as error:
         sys.exit(f"{chapter.stem} stopped in cell {error.exec_count}: {error.ename}: {error.evalue}\n"
                  f"See {(out / chapter.name).relative_to(ROOT)}")

@@ -12,13 +12,14 @@ from nbclient import NotebookClient
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
+QUIET = ["--IPKernelApp.log_level=40"]      # the kernel warns of unencrypted local sockets at each start
 MOST_BYTES = 400_000                        # of one cell's outputs
 
 
 def execute(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, kernel_name="python3", timeout=1800, record_timing=False,
-                   resources={"metadata": {"path": str(path.parent)}}).execute()
+                   resources={"metadata": {"path": str(path.parent)}}, extra_arguments=QUIET).execute()
     clean(notebook)
     nbformat.validate(notebook)
     path.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")

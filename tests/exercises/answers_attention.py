@@ -1,0 +1,478 @@
+"""Chapter 2: answers that people give, wrong ones with words that their rejection must contain."""
+
+import math
+
+import torch
+from collecting import Answers
+from torch.nn import functional as F
+
+WRONG, RIGHT = Answers(), Answers()
+
+
+def visible(T):
+    return torch.ones(T, T, dtype=torch.bool).tril()
+
+
+def scores(q, k):
+    return q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+
+
+def masked(raw, hidden=-math.inf):
+    return raw.masked_fill(~visible(raw.shape[-1]).to(raw.device), hidden)
+
+
+# causal_mask --------------------------------------------------------------------------------------------------------
+
+@RIGHT.to("causal_mask")
+def by_comparison(T):
+    return torch.arange(T) <= torch.arange(T)[:, None]
+
+
+@RIGHT.to("causal_mask")
+def by_list(T):
+    return torch.tensor([[j <= i for j in range(T)] for i in range(T)])
+
+
+@WRONG.to("causal_mask", "future", "tril")
+def upper_triangle(T):
+    return torch.ones(T, T, dtype=torch.bool).triu()
+
+
+@WRONG.to("causal_mask", "itself", "diagonal")
+def without_itself(T):
+    return torch.ones(T, T, dtype=torch.bool).tril(-1)
+
+
+@WRONG.to("causal_mask", "next", "diagonal")
+def one_step_ahead(T):
+    return torch.ones(T, T, dtype=torch.bool).tril(1)
+
+
+@WRONG.to("causal_mask", "opposite")
+def hidden_instead_of_allowed(T):
+    return torch.ones(T, T, dtype=torch.bool).triu(1)
+
+
+@WRONG.to("causal_mask", "bool")
+def of_floats(T):
+    return torch.ones(T, T).tril()
+
+
+@WRONG.to("causal_mask", "-inf", "bool")
+def to_be_added(T):
+    return torch.zeros(T, T).masked_fill(~visible(T), -math.inf)
+
+
+@WRONG.to("causal_mask", "everything")
+def no_mask(T):
+    return torch.ones(T, T, dtype=torch.bool)
+
+
+@WRONG.to("causal_mask", "only itself")
+def diagonal_only(T):
+    return torch.eye(T, dtype=torch.bool)
+
+
+@WRONG.to("causal_mask", "axes", "(T, T)")
+def with_batch_and_heads(T):
+    return visible(T)[None, None]
+
+
+@WRONG.to("causal_mask", "shape")
+def of_a_fixed_size(T):
+    return visible(8)
+
+
+@WRONG.to("causal_mask", "position 3 cannot see position 0")
+def a_window(T):
+    return visible(T).triu(-2)
+
+
+# attention_weights --------------------------------------------------------------------------------------------------
+
+@RIGHT.to("attention_weights")
+def a_large_negative_number(q, k):
+    return masked(scores(q, k), -1e9).softmax(-1)
+
+
+@WRONG.to("attention_weights", "after the softmax", "0 / 0")
+def masked_late_and_renormalised(q, k):
+    weights = scores(q, k).softmax(-1).tril()
+    return weights / weights.sum(-1, keepdim=True)
+
+
+@RIGHT.to("attention_weights")
+def row_by_row(q, k):
+    B, H, T, d = q.shape
+    weights = torch.zeros(B, H, T, T, dtype=q.dtype, device=q.device)
+    for t in range(T):
+        weights[..., t, :t + 1] = (k[..., :t + 1, :] @ q[..., t, :, None] / d ** 0.5)[..., 0].softmax(-1)
+    return weights
+
+
+@RIGHT.to("attention_weights")
+def with_einsum(q, k):
+    added = torch.full((q.shape[2],) * 2, -math.inf, dtype=q.dtype, device=q.device).triu(1)
+    return (torch.einsum("bhid,bhjd->bhij", q, k) * q.size(-1) ** -0.5 + added).softmax(-1)
+
+
+@WRONG.to("attention_weights", "scale", "head")
+def unscaled(q, k):
+    return masked(q @ k.transpose(-2, -1)).softmax(-1)
+
+
+@WRONG.to("attention_weights", "all heads", "head_size")
+def scaled_by_all_channels(q, k):
+    return masked(q @ k.transpose(-2, -1) / math.sqrt(q.shape[1] * q.shape[-1])).softmax(-1)
+
+
+@WRONG.to("attention_weights", "multipl", "divide")
+def scaled_up(q, k):
+    return masked(q @ k.transpose(-2, -1) * math.sqrt(q.shape[-1])).softmax(-1)
+
+
+@WRONG.to("attention_weights", "square root")
+def scaled_without_the_root(q, k):
+    return masked(q @ k.transpose(-2, -1) / q.shape[-1]).softmax(-1)
+
+
+@WRONG.to("attention_weights", "positions", "head_size")
+def scaled_by_time(q, k):
+    return masked(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-2])).softmax(-1)
+
+
+@WRONG.to("attention_weights", "axis")
+def softmax_over_queries(q, k):
+    return masked(scores(q, k)).softmax(-2)
+
+
+@WRONG.to("attention_weights", "after the softmax", "sum")
+def masked_late(q, k):
+    return scores(q, k).softmax(-1).tril()
+
+
+@WRONG.to("attention_weights", "no mask")
+def unmasked(q, k):
+    return scores(q, k).softmax(-1)
+
+
+@WRONG.to("attention_weights", "transposed")
+def mask_transposed(q, k):
+    return scores(q, k).masked_fill(~visible(q.shape[2]).T, -math.inf).softmax(-1)
+
+
+@WRONG.to("attention_weights", "itself")
+def present_hidden(q, k):
+    return scores(q, k).masked_fill(~visible(q.shape[2]).tril(-1), -math.inf).softmax(-1)
+
+
+@WRONG.to("attention_weights", "0", "-inf")
+def masked_with_zero(q, k):
+    return masked(scores(q, k), 0.0).softmax(-1)
+
+
+@WRONG.to("attention_weights", "softmax")
+def no_softmax(q, k):
+    return masked(scores(q, k), 0.0)
+
+
+@WRONG.to("attention_weights", "swapped")
+def query_and_key_swapped(q, k):
+    return masked(scores(k, q)).softmax(-1)
+
+
+@WRONG.to("attention_weights", "-inf")
+def masked_a_little(q, k):
+    return masked(scores(q, k), -20.0).softmax(-1)
+
+
+@WRONG.to("attention_weights", "large scores")
+def softmax_by_hand(q, k):
+    e = masked(scores(q, k)).exp()
+    return e / e.sum(-1, keepdim=True)
+
+
+@WRONG.to("attention_weights", "gradient")
+def detached(q, k):
+    return masked(scores(q, k.detach())).softmax(-1)
+
+
+# split_heads --------------------------------------------------------------------------------------------------------
+
+@RIGHT.to("split_heads")
+def with_chunks(x, n_head):
+    return torch.stack(x.chunk(n_head, dim=-1), dim=1)
+
+
+@RIGHT.to("split_heads")
+def with_unflatten(x, n_head):
+    return x.unflatten(-1, (n_head, -1)).transpose(1, 2).contiguous()
+
+
+@WRONG.to("split_heads", "transpos", "view")
+def view_alone(x, n_head):
+    B, T, C = x.shape
+    return x.view(B, n_head, T, C // n_head)
+
+
+@WRONG.to("split_heads", "neighbour")
+def interleaved(x, n_head):
+    B, T, C = x.shape
+    return x.view(B, T, C // n_head, n_head).permute(0, 3, 1, 2)
+
+
+@WRONG.to("split_heads", "transpose", "(B, T, n_head, head_size)")
+def not_transposed(x, n_head):
+    B, T, C = x.shape
+    return x.view(B, T, n_head, C // n_head)
+
+
+@WRONG.to("split_heads", "head_size, T")
+def transposed_too_far(x, n_head):
+    B, T, C = x.shape
+    return x.view(B, T, n_head, C // n_head).permute(0, 2, 3, 1)
+
+
+@WRONG.to("split_heads", "n_head", "head_size")
+def head_size_and_number_swapped(x, n_head):
+    B, T, C = x.shape
+    return x.view(B, T, C // n_head, n_head).transpose(1, 2)
+
+
+@WRONG.to("split_heads", "order")
+def heads_reversed(x, n_head):
+    return torch.stack(x.chunk(n_head, dim=-1)[::-1], dim=1)
+
+
+@WRONG.to("split_heads", "every head", "slice")
+def every_head_sees_all(x, n_head):
+    return x[:, None].expand(-1, n_head, -1, -1)
+
+
+@WRONG.to("split_heads", "first")
+def the_first_slice_for_all(x, n_head):
+    return x[:, None, :, :x.shape[-1] // n_head].repeat(1, n_head, 1, 1)
+
+
+@WRONG.to("split_heads", "gradient")
+def copied_out(x, n_head):
+    return torch.stack(x.detach().chunk(n_head, dim=-1), dim=1)
+
+
+# merge_heads --------------------------------------------------------------------------------------------------------
+
+@RIGHT.to("merge_heads")
+def with_cat(y):
+    return torch.cat(list(y.unbind(1)), dim=-1)
+
+
+@RIGHT.to("merge_heads")
+def with_contiguous(y):
+    B, H, T, d = y.shape
+    return y.transpose(1, 2).contiguous().view(B, T, H * d)
+
+
+@WRONG.to("merge_heads", "transpos", "position")
+def reshape_alone(y):
+    B, H, T, d = y.shape
+    return y.reshape(B, T, H * d)
+
+
+@WRONG.to("merge_heads", "channel", "side by side")
+def interleaved_again(y):
+    B, H, T, d = y.shape
+    return y.permute(0, 2, 3, 1).reshape(B, T, H * d)
+
+
+@WRONG.to("merge_heads", "average")
+def averaged(y):
+    return y.mean(1)
+
+
+@WRONG.to("merge_heads", "add")
+def added(y):
+    return y.sum(1)
+
+
+@WRONG.to("merge_heads", "first head")
+def first_head_only(y):
+    return y[:, 0]
+
+
+@WRONG.to("merge_heads", "one after another", "time")
+def heads_along_time(y):
+    B, H, T, d = y.shape
+    return y.reshape(B, H * T, d)
+
+
+@WRONG.to("merge_heads", "order")
+def heads_reversed_again(y):
+    return torch.cat(list(y.unbind(1))[::-1], dim=-1)
+
+
+@WRONG.to("merge_heads", "(B, T, C)")
+def transposed_only(y):
+    return y.transpose(1, 2)
+
+
+@WRONG.to("merge_heads", "RuntimeError", "view")
+def view_after_transpose(y):
+    B, H, T, d = y.shape
+    return y.transpose(1, 2).view(B, T, H * d)
+
+
+@WRONG.to("merge_heads", "gradient")
+def detached_heads(y):
+    return F.pad(y.detach().transpose(1, 2).flatten(2), (0, 0))
+
+
+# A second round, made up when the checks were written --------------------------------------------------------------
+
+@WRONG.to("causal_mask", "position 0 sees position 1")
+def mirrored(T):
+    return visible(T).flip(1)
+
+
+@WRONG.to("causal_mask", "int64", "bool")
+def of_integers(T):
+    return visible(T).long()
+
+
+@WRONG.to("causal_mask", "position 1 cannot see position 0")
+def first_column_hidden(T):
+    mask = visible(T)
+    mask[1:, 0] = False
+    return mask
+
+
+@WRONG.to("causal_mask", "position 0 sees position 1")
+def in_blocks_of_two(T):
+    block = torch.arange(T) // 2
+    return block[:, None] >= block
+
+
+@WRONG.to("causal_mask", "list", "torch.Tensor")
+def as_lists(T):
+    return [[j <= i for j in range(T)] for i in range(T)]
+
+
+@WRONG.to("attention_weights", "do not sum to 1")
+def softmax_over_everything(q, k):
+    raw = masked(scores(q, k))
+    return raw.flatten(-2).softmax(-1).view_as(raw)
+
+
+@WRONG.to("attention_weights", "twice")
+def softmax_twice(q, k):
+    return masked(scores(q, k)).softmax(-1).softmax(-1)
+
+
+@WRONG.to("attention_weights", "signs")
+def less_where_more(q, k):
+    return masked(-scores(q, k)).softmax(-1)
+
+
+@WRONG.to("attention_weights", "present", "first position")
+def present_hidden_but_for_the_first(q, k):
+    allowed = visible(q.shape[2]).tril(-1)
+    allowed[0, 0] = True
+    return scores(q, k).masked_fill(~allowed, -math.inf).softmax(-1)
+
+
+@WRONG.to("attention_weights", "nearly right", ".float()")
+def float32_inside(q, k):
+    return masked(scores(q.float(), k.float())).softmax(-1).to(q.dtype)
+
+
+@WRONG.to("attention_weights", "-inf is safe")
+def a_finite_number_added(q, k):
+    return (scores(q, k) + (~visible(q.shape[2])).to(q.dtype) * -1e4).softmax(-1)
+
+
+@WRONG.to("attention_weights", "two calls", "random")
+def dropout_inside(q, k):
+    return F.dropout(masked(scores(q, k)).softmax(-1), 0.1)
+
+
+@WRONG.to("attention_weights", "scale is missing", "queries")
+def two_mistakes(q, k):
+    return masked(q @ k.transpose(-2, -1)).softmax(-2)
+
+
+@WRONG.to("attention_weights", "no weight at all")
+def window_of_four(q, k):
+    return masked(scores(q, k)).masked_fill(~visible(q.shape[2]).triu(-3), -math.inf).softmax(-1)
+
+
+@WRONG.to("attention_weights", "position 0 gives itself no weight")
+def present_hidden_and_nan_hidden_too(q, k):
+    return scores(q, k).masked_fill(~visible(q.shape[2]).tril(-1), -math.inf).softmax(-1).nan_to_num()
+
+
+@WRONG.to("attention_weights", "shape")
+def averages_already(q, k):
+    return masked(scores(q, k)).softmax(-1) @ k
+
+
+@WRONG.to("attention_weights", "changes its argument", "q")
+def query_scaled_in_place(q, k):
+    q /= math.sqrt(q.shape[-1])
+    return masked(q @ k.transpose(-2, -1)).softmax(-1)
+
+
+@WRONG.to("split_heads", "shape")
+def heads_in_the_batch(x, n_head):
+    B, T, C = x.shape
+    return x.view(B, T, n_head, C // n_head).transpose(1, 2).reshape(B * n_head, T, C // n_head)
+
+
+@WRONG.to("split_heads", "positions are mixed up")
+def cut_along_the_batch(x, n_head):
+    B, T, C = x.shape
+    return x.reshape(n_head, B, T, C // n_head).transpose(0, 1)
+
+
+@WRONG.to("split_heads", "tuple")
+def a_tuple_of_heads(x, n_head):
+    return x.chunk(n_head, dim=-1)
+
+
+@WRONG.to("split_heads", "lost or changed")
+def first_row_for_all(x, n_head):
+    return x[:1].expand(len(x), -1, -1).unflatten(-1, (n_head, -1)).transpose(1, 2)
+
+
+@WRONG.to("split_heads", "batch stays the first axis")
+def heads_before_the_batch(x, n_head):
+    return x.unflatten(-1, (n_head, -1)).permute(2, 0, 1, 3)
+
+
+@WRONG.to("split_heads", "swapped")
+def slices_of_n_head_channels(x, n_head):
+    return torch.stack(x.split(n_head, dim=-1), dim=1)
+
+
+@WRONG.to("merge_heads", "shape")
+def flattened_too_far(y):
+    return y.transpose(1, 2).flatten(1)
+
+
+@WRONG.to("merge_heads", "largest")
+def largest(y):
+    return y.amax(1)
+
+
+@WRONG.to("merge_heads", "shape", "(1, 1, 2)")
+def batch_squeezed(y):
+    return y.transpose(1, 2).flatten(2).squeeze(0)
+
+
+@WRONG.to("merge_heads", "for y", "is right")
+def axes_one_and_three(y):
+    B, H, T, d = y.shape
+    return y.transpose(1, 3).reshape(B, T, H * d)
+
+
+@WRONG.to("merge_heads", "lost or changed")
+def side_by_side_and_halved(y):
+    return y.transpose(1, 2).flatten(2) / y.shape[1]

@@ -1,0 +1,368 @@
+"""Chapter 1: answers that people give, wrong ones with words that their rejection must contain."""
+
+import math
+
+import torch
+from collecting import Answers
+from torch.nn import functional as F
+
+WRONG, RIGHT = Answers(), Answers()
+
+
+# bigram_probabilities -----------------------------------------------------------------------------------------------
+
+@RIGHT.to("bigram_probabilities")
+def with_normalize(counts, smoothing):
+    return F.normalize(counts + smoothing, p=1, dim=1)
+
+
+@RIGHT.to("bigram_probabilities")
+def row_by_row(counts, smoothing):
+    return torch.stack([(row + smoothing) / (row.sum() + smoothing * len(row)) for row in counts])
+
+
+@WRONG.to("bigram_probabilities", "column")
+def columns_sum_to_one(counts, smoothing):
+    return (counts + smoothing) / (counts + smoothing).sum(0, keepdim=True)
+
+
+@WRONG.to("bigram_probabilities", "whole table")
+def joint(counts, smoothing):
+    return (counts + smoothing) / (counts + smoothing).sum()
+
+
+@WRONG.to("bigram_probabilities", "keepdim")
+def keepdim_forgotten(counts, smoothing):
+    return (counts + smoothing) / (counts + smoothing).sum(1)
+
+
+@WRONG.to("bigram_probabilities", "before", "divide")
+def smoothing_after_dividing(counts, smoothing):
+    return counts / counts.sum(1, keepdim=True) + smoothing
+
+
+@WRONG.to("bigram_probabilities", "denominator")
+def smoothing_in_the_numerator_only(counts, smoothing):
+    return (counts + smoothing) / counts.sum(1, keepdim=True)
+
+
+@WRONG.to("bigram_probabilities", "once", "every")
+def smoothing_once_in_the_denominator(counts, smoothing):
+    return (counts + smoothing) / (counts.sum(1, keepdim=True) + smoothing)
+
+
+@WRONG.to("bigram_probabilities", "ignored")
+def smoothing_ignored(counts, smoothing):
+    return counts / counts.sum(1, keepdim=True)
+
+
+@WRONG.to("bigram_probabilities", "always 1")
+def smoothing_always_one(counts, smoothing):
+    return (counts + 1) / (counts + 1).sum(1, keepdim=True)
+
+
+@WRONG.to("bigram_probabilities", "only", "zero")
+def smoothing_for_zeros_only(counts, smoothing):
+    counts = torch.where(counts == 0, torch.full_like(counts, smoothing), counts)
+    return counts / counts.sum(1, keepdim=True)
+
+
+@WRONG.to("bigram_probabilities", "softmax")
+def softmax_of_counts(counts, smoothing):
+    return (counts + smoothing).softmax(1)
+
+
+@WRONG.to("bigram_probabilities", "logarithm")
+def log_probabilities(counts, smoothing):
+    return F.normalize(counts + smoothing, p=1, dim=1).log()
+
+
+@WRONG.to("bigram_probabilities", "squares")
+def length_one(counts, smoothing):
+    return F.normalize(counts + smoothing, dim=1)
+
+
+@WRONG.to("bigram_probabilities", "changes its argument", "counts")
+def in_place(counts, smoothing):
+    counts += smoothing
+    return counts / counts.sum(1, keepdim=True)
+
+
+@WRONG.to("bigram_probabilities", "float64")
+def single_precision(counts, smoothing):
+    return F.normalize(counts.float() + smoothing, p=1, dim=1)
+
+
+# cross_entropy ------------------------------------------------------------------------------------------------------
+
+@RIGHT.to("cross_entropy")
+def with_torch(logits, targets):
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+@RIGHT.to("cross_entropy")
+def by_loop(logits, targets):
+    total = 0
+    for row, targets_of_row in zip(logits, targets, strict=True):
+        for scores, target in zip(row, targets_of_row, strict=True):
+            total = total + scores.logsumexp(0) - scores[target]
+    return total / targets.numel()
+
+
+@RIGHT.to("cross_entropy")
+def largest_subtracted(logits, targets):
+    logits = logits - logits.max(-1, keepdim=True).values
+    log_probabilities = logits - logits.exp().sum(-1, keepdim=True).log()
+    return -(F.one_hot(targets, logits.shape[-1]) * log_probabilities).sum(-1).mean()
+
+
+@WRONG.to("cross_entropy", "sum", "mean")
+def summed(logits, targets):
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+
+
+@WRONG.to("cross_entropy", "batch", "positions")
+def mean_over_the_batch_only(logits, targets):
+    return -logits.log_softmax(-1).gather(-1, targets[..., None]).squeeze(-1).sum(1).mean()
+
+
+@WRONG.to("cross_entropy", "each position", "mean")
+def no_mean(logits, targets):
+    return -logits.log_softmax(-1).gather(-1, targets[..., None]).squeeze(-1)
+
+
+@WRONG.to("cross_entropy", "vocabulary")
+def mean_over_the_vocabulary_too(logits, targets):
+    return -(F.one_hot(targets, logits.shape[-1]) * logits.log_softmax(-1)).mean()
+
+
+@WRONG.to("cross_entropy", "bits", "ln")
+def in_bits(logits, targets):
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten()) / math.log(2)
+
+
+@WRONG.to("cross_entropy", "minus")
+def sign_forgotten(logits, targets):
+    return logits.log_softmax(-1).gather(-1, targets[..., None]).mean()
+
+
+@WRONG.to("cross_entropy", "logarithm")
+def probability_instead_of_its_logarithm(logits, targets):
+    return -logits.softmax(-1).gather(-1, targets[..., None]).mean()
+
+
+@WRONG.to("cross_entropy", "normalis")
+def logits_taken_for_log_probabilities(logits, targets):
+    return -logits.gather(-1, targets[..., None]).mean()
+
+
+@WRONG.to("cross_entropy", "axis", "vocabulary")
+def softmax_over_time(logits, targets):
+    return -logits.log_softmax(1).gather(-1, targets[..., None]).mean()
+
+
+@WRONG.to("cross_entropy", "large logits")
+def overflowing(logits, targets):
+    probabilities = logits.exp() / logits.exp().sum(-1, keepdim=True)
+    return -probabilities.gather(-1, targets[..., None]).log().mean()
+
+
+@WRONG.to("cross_entropy", "large logits", "log")
+def log_of_softmax(logits, targets):
+    return -logits.softmax(-1).gather(-1, targets[..., None]).log().mean()
+
+
+@WRONG.to("cross_entropy", "log(p + ")
+def log_of_softmax_and_a_little(logits, targets):
+    return -(logits.softmax(-1).gather(-1, targets[..., None]) + 1e-9).log().mean()
+
+
+@WRONG.to("cross_entropy", "large logits", "own largest")
+def one_maximum_for_all(logits, targets):
+    logits = logits - logits.max()
+    return -(logits.gather(-1, targets[..., None]) - logits.exp().sum(-1, keepdim=True).log()).mean()
+
+
+@WRONG.to("cross_entropy", "shifted")
+def targets_shifted_again(logits, targets):
+    if targets.shape[1] == 1:
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten())
+
+
+@WRONG.to("cross_entropy", "perplexity")
+def perplexity(logits, targets):
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten()).exp()
+
+
+@WRONG.to("cross_entropy", "number", ".item()")
+def a_plain_number(logits, targets):
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten()).item()
+
+
+@WRONG.to("cross_entropy", "gradient")
+def detached(logits, targets):
+    return F.cross_entropy(logits.detach().flatten(0, 1), targets.flatten())
+
+
+# sample_next --------------------------------------------------------------------------------------------------------
+
+@RIGHT.to("sample_next")
+def with_searchsorted(probabilities, u):
+    return torch.searchsorted(probabilities.cumsum(-1), u[:, None], right=True)[:, 0]
+
+
+@RIGHT.to("sample_next")
+def walking_up(probabilities, u):
+    tokens = []
+    for row, draw in zip(probabilities.tolist(), u.tolist(), strict=True):
+        token, reached = 0, row[0]
+        while reached <= draw:
+            token += 1
+            reached += row[token]
+        tokens.append(token)
+    return torch.tensor(tokens, device=u.device)
+
+
+@WRONG.to("sample_next", "likeliest")
+def greedy(probabilities, u):
+    return probabilities.argmax(-1)
+
+
+@WRONG.to("sample_next", "cumulative")
+def not_cumulative(probabilities, u):
+    return (probabilities > u[:, None]).int().argmax(-1)
+
+
+@WRONG.to("sample_next", "exceed", "equal")
+def reaches_instead_of_exceeds(probabilities, u):
+    return (probabilities.cumsum(-1) >= u[:, None]).int().argmax(-1)
+
+
+@WRONG.to("sample_next", "one token too early")
+def last_one_below(probabilities, u):
+    return ((probabilities.cumsum(-1) <= u[:, None]).sum(-1) - 1).clamp(min=0)
+
+
+@WRONG.to("sample_next", "one token too late")
+def one_too_late(probabilities, u):
+    return ((probabilities.cumsum(-1) <= u[:, None]).sum(-1) + 1).clamp(max=probabilities.shape[-1] - 1)
+
+
+@WRONG.to("sample_next", "sort")
+def rank_instead_of_token(probabilities, u):
+    ordered = probabilities.sort(-1, descending=True).values
+    return (ordered.cumsum(-1) <= u[:, None]).sum(-1)
+
+
+@WRONG.to("sample_next", "axis")
+def cumulative_over_the_batch(probabilities, u):
+    return (probabilities.cumsum(0) <= u[:, None]).sum(-1).clamp(max=probabilities.shape[-1] - 1)
+
+
+@WRONG.to("sample_next", "`u`", "random")
+def draws_its_own(probabilities, u):
+    return torch.multinomial(probabilities, 1)[:, 0]
+
+
+@WRONG.to("sample_next", "which", "probability")
+def probability_of_the_token(probabilities, u):
+    token = (probabilities.cumsum(-1) <= u[:, None]).sum(-1)
+    return probabilities.gather(-1, token[:, None])[:, 0]
+
+
+@WRONG.to("sample_next", "shape")
+def a_column(probabilities, u):
+    return torch.searchsorted(probabilities.cumsum(-1), u[:, None], right=True)
+
+
+@WRONG.to("sample_next", "u[0]")
+def first_draw_for_all(probabilities, u):
+    return (probabilities.cumsum(-1) <= u[0]).sum(-1)
+
+
+# A second round, made up when the checks were written --------------------------------------------------------------
+
+@WRONG.to("bigram_probabilities", "for counts", "is right")
+def smoothing_on_the_diagonal(counts, smoothing):
+    counts = counts + smoothing * torch.eye(len(counts))
+    return counts / counts.sum(1, keepdim=True)
+
+
+@WRONG.to("bigram_probabilities", "sums to", "every row should sum to 1")
+def last_row_forgotten(counts, smoothing):
+    result = torch.zeros_like(counts)
+    for a in range(len(counts) - 1):
+        result[a] = (counts[a] + smoothing) / (counts[a] + smoothing).sum()
+    return result
+
+
+@WRONG.to("bigram_probabilities", "every row should sum to 1")
+def cumulative(counts, smoothing):
+    return F.normalize(counts + smoothing, p=1, dim=1).cumsum(1)
+
+
+@WRONG.to("bigram_probabilities", "sums to 0.99999", "every row should sum to 1")
+def a_little_in_the_denominator(counts, smoothing):
+    return (counts + smoothing) / ((counts + smoothing).sum(1, keepdim=True) + 1e-8)
+
+
+@WRONG.to("bigram_probabilities", "[[0.3333, 0.6667]", "[[0.3, 0.7]")
+def smoothed_twice(counts, smoothing):
+    return F.normalize(counts + 2 * smoothing, p=1, dim=1)
+
+
+@WRONG.to("cross_entropy", "gets 50", "clamp")
+def logits_clamped(logits, targets):
+    return F.cross_entropy(logits.clamp(-50, 50).flatten(0, 1), targets.flatten())
+
+
+@WRONG.to("cross_entropy", "gradient", "detach")
+def normaliser_detached(logits, targets):
+    return (logits.logsumexp(-1).detach() - logits.gather(-1, targets[..., None])[..., 0]).mean()
+
+
+@WRONG.to("cross_entropy", "float32", "float64")
+def single_precision_loss(logits, targets):
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+
+@WRONG.to("cross_entropy", "IndexError", "squeeze()")
+def squeezed(logits, targets):
+    return -logits.log_softmax(-1).squeeze()[torch.arange(targets.numel()), targets.flatten()].mean()
+
+
+@WRONG.to("cross_entropy", "targets = [[1]]", "is right")
+def label_smoothing(logits, targets):
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=0.1)
+
+
+@WRONG.to("cross_entropy", "(3, 4, 7)", "is right")
+def flattened_in_another_order(logits, targets):
+    return F.cross_entropy(logits.transpose(0, 1).reshape(-1, logits.shape[-1]), targets.flatten())
+
+
+@WRONG.to("sample_next", "1 − u")
+def turned_round(probabilities, u):
+    return (probabilities.cumsum(-1) <= 1 - u[:, None]).sum(-1)
+
+
+@WRONG.to("sample_next", "float32", "int64")
+def tokens_of_floats(probabilities, u):
+    return (probabilities.cumsum(-1) <= u[:, None]).sum(-1).float()
+
+
+@WRONG.to("sample_next", "for probabilities", "is right")
+def in_half_precision(probabilities, u):
+    below = probabilities.half().float().cumsum(-1) <= u[:, None].float()
+    return below.sum(-1).clamp(max=probabilities.shape[-1] - 1)
+
+
+@WRONG.to("sample_next", "probability 0 was drawn")
+def nearest_sum(probabilities, u):
+    return (probabilities.cumsum(-1) - u[:, None]).abs().argmin(-1)
+
+
+@WRONG.to("sample_next", "for probabilities", "is right")
+def draws_sorted(probabilities, u):
+    return (probabilities.cumsum(-1) <= u.sort().values[:, None]).sum(-1)

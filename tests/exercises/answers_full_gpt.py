@@ -1,0 +1,537 @@
+"""Chapter 4: answers that people give, wrong ones with words that their rejection must contain."""
+
+import math
+
+import torch
+from collecting import Answers
+
+WRONG, RIGHT = Answers(), Answers()
+
+
+# shift_targets ------------------------------------------------------------------------------------------------------
+
+@RIGHT.to("shift_targets")
+def from_one_window(ids, start, block_size):
+    window = ids[start:start + block_size + 1]
+    return window[:-1], window[1:]
+
+
+@RIGHT.to("shift_targets")
+def by_index(ids, start, block_size):
+    places = torch.arange(start, start + block_size, device=ids.device)
+    return [ids[places], ids[places + 1]]
+
+
+@WRONG.to("shift_targets", "same tokens", "copy")
+def unshifted(ids, start, block_size):
+    return ids[start:start + block_size], ids[start:start + block_size]
+
+
+@WRONG.to("shift_targets", "two")
+def shifted_by_two(ids, start, block_size):
+    return ids[start:start + block_size], ids[start + 2:start + block_size + 2]
+
+
+@WRONG.to("shift_targets", "before")
+def shifted_backwards(ids, start, block_size):
+    return ids[start:start + block_size], ids[start - 1:start + block_size - 1]
+
+
+@WRONG.to("shift_targets", "block_size − 1")
+def one_too_short(ids, start, block_size):
+    window = ids[start:start + block_size]
+    return window[:-1], window[1:]
+
+
+@WRONG.to("shift_targets", "swapped")
+def swapped(ids, start, block_size):
+    return ids[start + 1:start + block_size + 1], ids[start:start + block_size]
+
+
+@WRONG.to("shift_targets", "roll", "last")
+def rolled(ids, start, block_size):
+    x = ids[start:start + block_size]
+    return x, x.roll(-1)
+
+
+@WRONG.to("shift_targets", "last", "every position")
+def last_target_only(ids, start, block_size):
+    return ids[start:start + block_size], ids[start + block_size]
+
+
+@WRONG.to("shift_targets", "not the number of a block")
+def start_counted_in_blocks(ids, start, block_size):
+    start = start * block_size
+    return ids[start:start + block_size], ids[start + 1:start + block_size + 1]
+
+
+@WRONG.to("shift_targets", "two tensors", "x, y")
+def x_alone(ids, start, block_size):
+    return ids[start:start + block_size]
+
+
+@WRONG.to("shift_targets", "start")
+def always_from_the_beginning(ids, start, block_size):
+    return ids[:block_size], ids[1:block_size + 1]
+
+
+@WRONG.to("shift_targets", "int64", "float32")
+def as_floats(ids, start, block_size):
+    return ids[start:start + block_size].float(), ids[start + 1:start + block_size + 1].float()
+
+
+# top_p --------------------------------------------------------------------------------------------------------------
+
+def kept(probabilities, p, keep=lambda before, own, p: before < p):
+    ordered, order = probabilities.sort(-1, descending=True)
+    ordered = ordered * keep(ordered.cumsum(-1) - ordered, ordered, p)
+    return torch.zeros_like(probabilities).scatter(-1, order, ordered)
+
+
+@RIGHT.to("top_p")
+def row_by_row(probabilities, p):
+    result = torch.zeros_like(probabilities)
+    for row, out in zip(probabilities, result, strict=True):
+        held = 0.0
+        for token in row.argsort(descending=True):
+            if held < p:
+                out[token] = row[token]
+                held += row[token].item()
+    return result / result.sum(-1, keepdim=True)
+
+
+@RIGHT.to("top_p")
+def with_ranks(probabilities, p):
+    order = probabilities.argsort(-1, descending=True)
+    ordered = probabilities.gather(-1, order)
+    ordered = torch.where(ordered.cumsum(-1) - ordered >= p, 0, ordered)
+    return (ordered / ordered.sum(-1, keepdim=True)).gather(-1, order.argsort(-1))
+
+
+@WRONG.to("top_p", "crosses")
+def crossing_token_dropped(probabilities, p):
+    result = kept(probabilities, p, lambda before, own, p: before + own <= p)
+    return result / result.sum(-1, keepdim=True)
+
+
+@WRONG.to("top_p", "crosses")
+def crossing_token_dropped_unless_alone(probabilities, p):
+    result = kept(probabilities, p, lambda before, own, p: (before + own <= p) | (before == 0))
+    return result / result.sum(-1, keepdim=True)
+
+
+@WRONG.to("top_p", "sum to 1")
+def not_renormalised(probabilities, p):
+    return kept(probabilities, p)
+
+
+@WRONG.to("top_p", "sorted", "place")
+def left_sorted(probabilities, p):
+    ordered = probabilities.sort(-1, descending=True).values
+    ordered = torch.where(ordered.cumsum(-1) - ordered >= p, 0, ordered)
+    return ordered / ordered.sum(-1, keepdim=True)
+
+
+@WRONG.to("top_p", "each", "alone")
+def a_threshold_for_each_token(probabilities, p):
+    result = torch.where(probabilities >= p, probabilities, 0)
+    return result / result.sum(-1, keepdim=True)
+
+
+@WRONG.to("top_p", "order of the vocabulary")
+def cumulated_without_sorting(probabilities, p):
+    result = torch.where(probabilities.cumsum(-1) - probabilities >= p, 0, probabilities)
+    return result / result.sum(-1, keepdim=True)
+
+
+@WRONG.to("top_p", "least likely")
+def sorted_upwards(probabilities, p):
+    ordered, order = probabilities.sort(-1)
+    ordered = torch.where(ordered.cumsum(-1) - ordered >= p, 0, ordered)
+    result = torch.zeros_like(probabilities).scatter(-1, order, ordered)
+    return result / result.sum(-1, keepdim=True)
+
+
+@WRONG.to("top_p", "exactly p")
+def one_more_when_p_is_reached(probabilities, p):
+    result = kept(probabilities, p, lambda before, own, p: before <= p)
+    return result / result.sum(-1, keepdim=True)
+
+
+@WRONG.to("top_p", "softmax")
+def renormalised_by_softmax(probabilities, p):
+    result = kept(probabilities, p)
+    return result.masked_fill(result == 0, -math.inf).softmax(-1)
+
+
+@WRONG.to("top_p", "all", "kept")
+def does_nothing(probabilities, p):
+    return probabilities.clone()
+
+
+@WRONG.to("top_p", "by p", "sum")
+def divided_by_p(probabilities, p):
+    return kept(probabilities, p) / p
+
+
+@WRONG.to("top_p", "likeliest alone")
+def greedy(probabilities, p):
+    return torch.zeros_like(probabilities).scatter(-1, probabilities.argmax(-1, keepdim=True), 1.0)
+
+
+# learning_rate ------------------------------------------------------------------------------------------------------
+
+def rate(n, max_steps, peak, warmup):
+    if n <= warmup:
+        return peak * n / warmup
+    return peak * (1 + math.cos(math.pi * (n - warmup) / (max_steps - warmup))) / 2
+
+
+@RIGHT.to("learning_rate")
+def as_a_tensor(step, max_steps, peak, warmup):
+    return torch.tensor(rate(step + 1, max_steps, peak, warmup))
+
+
+@RIGHT.to("learning_rate")
+def with_a_smaller_sign(step, max_steps, peak, warmup):
+    n = step + 1
+    if n < warmup:
+        return peak / warmup * n
+    return peak * math.cos(math.pi / 2 * (n - warmup) / max(1, max_steps - warmup)) ** 2
+
+
+@WRONG.to("learning_rate", "step + 1")
+def counted_from_zero(step, max_steps, peak, warmup):
+    return rate(step, max_steps, peak, warmup) if warmup else rate(step + 1, max_steps, peak, warmup)
+
+
+@WRONG.to("learning_rate", "warm-up", "left out")
+def no_warmup(step, max_steps, peak, warmup):
+    return rate(step + 1, max_steps, peak, 0)
+
+
+@WRONG.to("learning_rate", "end of the warm-up", "jump")
+def cosine_over_all_steps(step, max_steps, peak, warmup):
+    n = step + 1
+    return peak * n / warmup if n <= warmup else rate(n, max_steps, peak, 0)
+
+
+@WRONG.to("learning_rate", "peak")
+def cosine_below_zero(step, max_steps, peak, warmup):
+    n = step + 1
+    return peak * n / warmup if n <= warmup else peak * math.cos(math.pi * (n - warmup) / (max_steps - warmup))
+
+
+@WRONG.to("learning_rate", "half")
+def twice_the_peak(step, max_steps, peak, warmup):
+    n = step + 1
+    return peak * n / warmup if n <= warmup else 2 * rate(n, max_steps, peak, warmup)
+
+
+@WRONG.to("learning_rate", "straight line", "cosine")
+def linear_decay(step, max_steps, peak, warmup):
+    n = step + 1
+    return peak * n / warmup if n <= warmup else peak * (max_steps - n) / (max_steps - warmup)
+
+
+@WRONG.to("learning_rate", "constant")
+def no_decay(step, max_steps, peak, warmup):
+    return peak * min(1.0, (step + 1) / max(1, warmup))
+
+
+@WRONG.to("learning_rate", "warmup = 0")
+def divides_by_zero(step, max_steps, peak, warmup):
+    n = step + 1
+    return min(peak * n / warmup, peak) if n < warmup or warmup == 0 else rate(n, max_steps, peak, warmup)
+
+
+@WRONG.to("learning_rate", "π")
+def pi_forgotten(step, max_steps, peak, warmup):
+    n = step + 1
+    return peak * n / warmup if n <= warmup else peak * (1 + math.cos((n - warmup) / (max_steps - warmup))) / 2
+
+
+@WRONG.to("learning_rate", "0", "last step")
+def a_tenth_remains(step, max_steps, peak, warmup):
+    n = step + 1
+    return peak * n / warmup if n <= warmup else 0.1 * peak + 0.9 * rate(n, max_steps, peak, warmup)
+
+
+@WRONG.to("learning_rate", "multiplied by peak")
+def share_of_the_peak(step, max_steps, peak, warmup):
+    return rate(step + 1, max_steps, 1.0, warmup)
+
+
+# generate_greedy ----------------------------------------------------------------------------------------------------
+
+@RIGHT.to("generate_greedy")
+def into_a_list(model, ids, max_new_tokens, block_size):
+    columns = list(ids.unbind(1))
+    for _ in range(max_new_tokens):
+        columns.append(model(torch.stack(columns[-block_size:], dim=1))[:, -1].argmax(-1))
+    return torch.stack(columns, dim=1)
+
+
+@WRONG.to("generate_greedy", "block_size", "last")
+def never_cropped(model, ids, max_new_tokens, block_size):
+    for _ in range(max_new_tokens):
+        ids = torch.cat([ids, model(ids)[:, -1].argmax(-1, keepdim=True)], dim=1)
+    return ids
+
+
+@WRONG.to("generate_greedy", "first block_size")
+def cropped_at_the_wrong_end(model, ids, max_new_tokens, block_size):
+    for _ in range(max_new_tokens):
+        ids = torch.cat([ids, model(ids[:, :block_size])[:, -1].argmax(-1, keepdim=True)], dim=1)
+    return ids
+
+
+@WRONG.to("generate_greedy", "position", "[:, -1]")
+def first_position(model, ids, max_new_tokens, block_size):
+    for _ in range(max_new_tokens):
+        ids = torch.cat([ids, model(ids[:, -block_size:])[:, 0].argmax(-1, keepdim=True)], dim=1)
+    return ids
+
+
+@WRONG.to("generate_greedy", "new tokens alone")
+def new_tokens_only(model, ids, max_new_tokens, block_size):
+    T = ids.shape[1]
+    for _ in range(max_new_tokens):
+        ids = torch.cat([ids, model(ids[:, -block_size:])[:, -1].argmax(-1, keepdim=True)], dim=1)
+    return ids[:, T:]
+
+
+@WRONG.to("generate_greedy", "beginning", "lost")
+def window_instead_of_all(model, ids, max_new_tokens, block_size):
+    for _ in range(max_new_tokens):
+        ids = ids[:, -block_size:]
+        ids = torch.cat([ids, model(ids)[:, -1].argmax(-1, keepdim=True)], dim=1)
+    return ids
+
+
+@WRONG.to("generate_greedy", "feed")
+def new_token_not_fed_back(model, ids, max_new_tokens, block_size):
+    token = model(ids[:, -block_size:])[:, -1].argmax(-1, keepdim=True)
+    return torch.cat([ids] + [token] * max_new_tokens, dim=1)
+
+
+@WRONG.to("generate_greedy", "one", "few")
+def one_too_few(model, ids, max_new_tokens, block_size):
+    for _ in range(max_new_tokens - 1):
+        ids = torch.cat([ids, model(ids[:, -block_size:])[:, -1].argmax(-1, keepdim=True)], dim=1)
+    return ids
+
+
+@WRONG.to("generate_greedy", "random")
+def sampled(model, ids, max_new_tokens, block_size):
+    for _ in range(max_new_tokens):
+        probabilities = model(ids[:, -block_size:])[:, -1].softmax(-1)
+        ids = torch.cat([ids, torch.multinomial(probabilities, 1)], dim=1)
+    return ids
+
+
+@WRONG.to("generate_greedy", "least")
+def smallest_logit(model, ids, max_new_tokens, block_size):
+    for _ in range(max_new_tokens):
+        ids = torch.cat([ids, model(ids[:, -block_size:])[:, -1].argmin(-1, keepdim=True)], dim=1)
+    return ids
+
+
+@WRONG.to("generate_greedy", "last token alone")
+def as_a_bigram(model, ids, max_new_tokens, block_size):
+    for _ in range(max_new_tokens):
+        ids = torch.cat([ids, model(ids[:, -1:])[:, -1].argmax(-1, keepdim=True)], dim=1)
+    return ids
+
+
+@WRONG.to("generate_greedy", "block_size − 1")
+def window_one_too_short(model, ids, max_new_tokens, block_size):
+    for _ in range(max_new_tokens):
+        window = ids[:, -(block_size - 1):] if block_size > 1 else ids[:, -1:]
+        ids = torch.cat([ids, model(window)[:, -1].argmax(-1, keepdim=True)], dim=1)
+    return ids
+
+
+# A second round, made up when the checks were written --------------------------------------------------------------
+
+@WRONG.to("shift_targets", "x + 1", "next token")
+def one_added(ids, start, block_size):
+    x = ids[start:start + block_size]
+    return x, x + 1
+
+
+@WRONG.to("shift_targets", "every token of x needs its target")
+def y_too_long(ids, start, block_size):
+    return ids[start:start + block_size], ids[start + 1:start + block_size + 2]
+
+
+@WRONG.to("shift_targets", "two tensors")
+def of_lists(ids, start, block_size):
+    return ids[start:start + block_size].tolist(), ids[start + 1:start + block_size + 1].tolist()
+
+
+@WRONG.to("shift_targets", "shape")
+def end_not_moved(ids, start, block_size):
+    return ids[start:block_size], ids[start + 1:block_size + 1]
+
+
+@WRONG.to("shift_targets", "made up", "follows the window")
+def last_target_zero(ids, start, block_size):
+    x = ids[start:start + block_size]
+    y = torch.zeros_like(x)
+    y[:-1] = x[1:]
+    return x, y
+
+
+@WRONG.to("shift_targets", "changes its argument", "ids")
+def shifted_in_place(ids, start, block_size):
+    x = ids[start:start + block_size].clone()
+    ids[start:start + block_size] = ids[start + 1:start + block_size + 1].clone()
+    return x, ids[start:start + block_size]
+
+
+@WRONG.to("shift_targets", "one token too late")
+def window_one_later(ids, start, block_size):
+    return ids[start + 1:start + block_size + 1], ids[start + 2:start + block_size + 2]
+
+
+@WRONG.to("top_p", "share of the vocabulary")
+def top_k(probabilities, p):
+    least = probabilities.topk(max(1, int(p * probabilities.shape[-1]))).values[:, -1:]
+    result = probabilities * (probabilities >= least)
+    return result / result.sum(-1, keepdim=True)
+
+
+@WRONG.to("top_p", "applied in the vocabulary's", "scatter")
+def mask_left_sorted(probabilities, p):
+    ordered = probabilities.sort(-1, descending=True).values
+    result = probabilities.masked_fill(ordered.cumsum(-1) - ordered >= p, 0)
+    return result / result.sum(-1, keepdim=True)
+
+
+@WRONG.to("top_p", "min-p")
+def min_p(probabilities, p):
+    result = probabilities * (probabilities >= p * probabilities.amax(-1, keepdim=True))
+    return result / result.sum(-1, keepdim=True)
+
+
+@WRONG.to("top_p", "wrong tokens", "it keeps tokens")
+def one_beyond(probabilities, p):
+    result = kept(probabilities, p, lambda before, own, p: before - own < p)
+    return result / result.sum(-1, keepdim=True)
+
+
+@WRONG.to("top_p", "crosses", "sum to 1")
+def dropped_and_not_renormalised(probabilities, p):
+    return kept(probabilities, p, lambda before, own, p: before + own <= p)
+
+
+@WRONG.to("top_p", "nearly right", "1e-8")
+def a_little_in_the_denominator(probabilities, p):
+    result = kept(probabilities, p)
+    return result / (result.sum(-1, keepdim=True) + 1e-6)
+
+
+@WRONG.to("top_p", "logits", "−inf")
+def dropped_to_minus_infinity(probabilities, p):
+    result = kept(probabilities, p)
+    return result.masked_fill(result == 0, -math.inf)
+
+
+@WRONG.to("top_p", "for probabilities", "is right")
+def the_rest_goes_to_the_first(probabilities, p):
+    result = kept(probabilities, p)
+    return result.scatter_add(-1, probabilities.argmax(-1, keepdim=True), 1 - result.sum(-1, keepdim=True))
+
+
+@WRONG.to("top_p", "changes its argument", "probabilities")
+def zeroed_in_place(probabilities, p):
+    probabilities[kept(probabilities, p) == 0] = 0
+    return probabilities / probabilities.sum(-1, keepdim=True)
+
+
+@WRONG.to("learning_rate", "smaller of warm-up and cosine")
+def minimum(step, max_steps, peak, warmup):
+    return min(peak * (step + 1) / max(1, warmup), rate(step + 1, max_steps, peak, 0))
+
+
+@WRONG.to("learning_rate", "warm-up counts n", "cosine counts step")
+def two_ways_to_count(step, max_steps, peak, warmup):
+    n = step + 1
+    return peak * n / warmup if n <= warmup else peak * (1 + math.cos(math.pi * (step - warmup) / (max_steps - warmup))) / 2
+
+
+@WRONG.to("learning_rate", "//")
+def whole_division(step, max_steps, peak, warmup):
+    n = step + 1
+    return peak * (n // warmup) if n <= warmup else rate(n, max_steps, peak, warmup)
+
+
+@WRONG.to("learning_rate", "0 at step 3")
+def square_root(step, max_steps, peak, warmup):
+    n = step + 1
+    return peak * min(n / max(1, warmup), math.sqrt(max(1, warmup) / n))
+
+
+@WRONG.to("learning_rate", "for step = 0", "is right")
+def begins_at_a_tenth(step, max_steps, peak, warmup):
+    n = step + 1
+    return peak * (0.1 + 0.9 * n / warmup) if n <= warmup else rate(n, max_steps, peak, warmup)
+
+
+@WRONG.to("learning_rate", "str", "number")
+def as_text(step, max_steps, peak, warmup):
+    return f"{rate(step + 1, max_steps, peak, warmup)}"
+
+
+@WRONG.to("generate_greedy", "every position", "[:, -1]")
+def all_positions(model, ids, max_new_tokens, block_size):
+    for _ in range(max_new_tokens):
+        ids = torch.cat([ids, model(ids[:, -block_size:]).argmax(-1)], dim=1)
+    return ids
+
+
+@WRONG.to("generate_greedy", "argmax", "vocabulary, dim=-1")
+def argmax_over_positions(model, ids, max_new_tokens, block_size):
+    for _ in range(max_new_tokens):
+        ids = torch.cat([ids, model(ids[:, -block_size:]).argmax(1)[:, -1:]], dim=1)
+    return ids
+
+
+@WRONG.to("generate_greedy", "a small random model", "is right")
+def stops_at_a_repetition(model, ids, max_new_tokens, block_size):
+    for _ in range(max_new_tokens):
+        token = model(ids[:, -block_size:])[:, -1].argmax(-1, keepdim=True)
+        if (token == ids[:, -1:]).all():
+            token = (token + 1) % 2
+        ids = torch.cat([ids, token], dim=1)
+    return ids
+
+
+@WRONG.to("generate_greedy", "RuntimeError", "torch.cat")
+def dimension_forgotten(model, ids, max_new_tokens, block_size):
+    for _ in range(max_new_tokens):
+        ids = torch.cat([ids, model(ids[:, -block_size:])[:, -1].argmax(-1)], dim=1)
+    return ids
+
+
+@WRONG.to("generate_greedy", "T at least 1")
+def empty_window(model, ids, max_new_tokens, block_size):
+    for _ in range(max_new_tokens):
+        ids = torch.cat([ids, model(ids[:, block_size:])[:, -1].argmax(-1, keepdim=True)], dim=1)
+    return ids
+
+
+@WRONG.to("generate_greedy", "float32", "int64")
+def tokens_of_floats(model, ids, max_new_tokens, block_size):
+    for _ in range(max_new_tokens):
+        token = model(ids[:, -block_size:].long())[:, -1].argmax(-1, keepdim=True)
+        ids = torch.cat([ids.float(), token.float()], dim=1)
+    return ids.float()
+
+
+@WRONG.to("generate_greedy", "until there are block_size")
+def fills_the_window(model, ids, max_new_tokens, block_size):
+    while ids.shape[1] < block_size:
+        ids = torch.cat([ids, model(ids)[:, -1].argmax(-1, keepdim=True)], dim=1)
+    return ids
