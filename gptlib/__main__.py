@@ -8,13 +8,15 @@ from pathlib import Path
 
 import torch
 
+from gptlib.bigram import Bigram, count_bigrams
 from gptlib.checkpoint import load_checkpoint
 from gptlib.config import GPTConfig, TrainConfig, from_parameters
 from gptlib.data import load_corpus, split
 from gptlib.generate import stream_text
 from gptlib.model import GPT
+from gptlib.plot import new_figure, plot_loss
 from gptlib.tokenizer import CharTokenizer, LowercaseTokenizer
-from gptlib.train import train
+from gptlib.train import evaluate, train
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,6 +44,10 @@ def train_command(options) -> None:
     train_ids, val_ids = split(torch.tensor(tokenizer.encode(corpus.text)))
     result = train(model, train_ids, val_ids, model_config.block_size, train_config, out_dir=options.out, tokenizer=tokenizer)
     if result.history:
+        bigram_loss, _ = evaluate(Bigram.from_counts(count_bigrams(train_ids, tokenizer.vocab_size)), val_ids, model_config.block_size)
+        figure, axes = new_figure()
+        plot_loss(axes, result.history, tokenizer.vocab_size, bigram_loss)
+        figure.savefig(options.out / "loss.png")
         print(f"best validation loss {result.best['val_loss']:.4f} nats per token at step {result.best['step']}; model in {options.out}")
 
 
