@@ -19,9 +19,14 @@ class Bigram(nn.Module):
 
     @classmethod
     def from_counts(cls, counts: torch.Tensor, smoothing: float = 1.0) -> "Bigram":
-        """The bigram with P(b after a) = (counts[a, b] + smoothing) / (sum of that row of counts + smoothing)."""
+        """The bigram with P(b after a) = (counts[a, b] + smoothing) / (sum of that row of counts + smoothing).
+
+        After a token that was never followed by anything, and without smoothing, all are equally likely.
+        """
         model = cls(len(counts))
-        model.table.weight.data = F.normalize(counts + smoothing, p=1, dim=1).log()
+        smoothed = counts + smoothing
+        smoothed[smoothed.sum(1) == 0] = 1.0
+        model.table.weight.data = F.normalize(smoothed, p=1, dim=1).log()
         return model
 
     def forward(self, idx: torch.Tensor) -> torch.Tensor:

@@ -86,11 +86,12 @@ def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> Checkpo
     except (SafetensorError, TypeError, KeyError, json.JSONDecodeError, ConfigError, TokenizerError, OSError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint of this library ({error!r}); "
                               f"it can rebuild {', '.join(MODELS)}, for any other class pass model=") from None
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} holds a {header['model']} with config {header['config']}, "
-                              f"which does not fit the model given: {str(error).splitlines()[1].strip()}") from None
+    wanted, held = ({name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (model.state_dict(), weights))
+    if wanted != held:                              # before anything is copied, so that the model given stays whole
+        name = next(name for name in {**wanted, **held} if wanted.get(name) != held.get(name))
+        raise CheckpointError(f"{path} holds a {header['model']} with config {header['config']}, which does not fit the model given: "
+                              f"{name} is {held.get(name, 'missing')} in the file and {wanted.get(name, 'missing')} in the model")
+    model.load_state_dict(weights)
     return Checkpoint(model, tokenizer, about)
 
 

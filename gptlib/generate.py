@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from gptlib.model import evaluating
 from gptlib.tokenizer import Tokenizer
 
 
@@ -48,7 +49,6 @@ def next_token_probabilities(logits: Tensor, temperature: float = 1.0, top_k: in
     return torch.zeros_like(probabilities).scatter_(-1, order, probabilities)
 
 
-@torch.no_grad()
 def generate_tokens(model: nn.Module, idx: Tensor, max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None,
                     top_p: float | None = None, seed: int | None = None) -> Iterator[Tensor]:
     """Yield one new token for each row of `idx`, as soon as it is drawn.
@@ -63,12 +63,14 @@ def generate_tokens(model: nn.Module, idx: Tensor, max_new_tokens: int, temperat
     """
     if idx.shape[1] == 0:
         raise ValueError("the prompt is empty: give at least one token to continue from")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens={max_new_tokens} should be at least 0")
     generator = torch.Generator(idx.device)
     generator.seed() if seed is None else generator.manual_seed(seed)
     block_size = getattr(model, "block_size", None)
     for _ in range(max_new_tokens):
         window = idx if block_size is None else idx[:, -block_size:]
-        with _evaluating(model):
+        with evaluating(model):
             logits = model(window)[:, -1]                       # (B, T, V) -> (B, V)
         probabilities = next_token_probabilities(logits, temperature, top_k, top_p)
         token = torch.multinomial(probabilities, 1, generator=generator)        # (B, 1)
@@ -114,17 +116,3 @@ def stream_text(model: nn.Module, tokenizer: Tokenizer, prompt: str, max_new_tok
 def generate_text(model: nn.Module, tokenizer: Tokenizer, prompt: str, max_new_tokens: int = 500, **how) -> str:
     """The continuation of `prompt` as one string. Further arguments as in `stream_text`."""
     return "".join(stream_text(model, tokenizer, prompt, max_new_tokens, **how))
-
-
-class _evaluating:
-    """`with _evaluating(model):` switches dropout off, and leaves the model as it was found."""
-
-    def __init__(self, model):
-        self.model = model
-
-    def __enter__(self):
-        self.training = self.model.training
-        self.model.eval()
-
-    def __exit__(self, *error):
-        self.model.train(self.training)

@@ -1,6 +1,7 @@
 """The GPT: tokens and positions in, a stack of blocks, logits for the next token out."""
 
 import math
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import torch
@@ -10,7 +11,10 @@ from torch.nn import functional as F
 from gptlib.block import Block
 from gptlib.config import GPTConfig
 
-EMBEDDING_STD = {"scaled": 0.3, "gpt2": 0.02}
+
+def embedding_std(config: GPTConfig) -> float:
+    """How strong the vectors of tokens and positions are at the start; see `GPT._init_weights`."""
+    return 0.3 if config.init == "scaled" and not config.tie_weights else 0.02
 
 
 class LearnedPositions(nn.Module):
@@ -29,7 +33,7 @@ class SinusoidalPositions(nn.Module):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.scale = math.sqrt(2) * EMBEDDING_STD[config.init]      # as strong as the tokens: a wave's own std is 1/√2
+        self.scale = math.sqrt(2) * embedding_std(config)      # as strong as the tokens: a wave's own std is 1/√2
         position = torch.arange(config.block_size)[:, None]
         frequency = 10_000.0 ** (-torch.arange(0, config.n_embd, 2) / config.n_embd)
         waves = torch.stack([torch.sin(position * frequency), torch.cos(position * frequency)], dim=-1)   # (T, C/2, 2)
@@ -78,12 +82,12 @@ class GPT(nn.Module):
         embeddings 0.3, so that they hold their own beside what the blocks add. "gpt2" gives everything 0.02, which
         is near 1/√fan_in only in models as wide as GPT-2. In both, 2 · n_layer answers add up in the residual
         stream, so each starts smaller by the root of that number (Radford et al. 2019, section 2.3), and what
-        predicts has 0.02: nearly equal logits, a first loss near ln V.
+        predicts has 0.02: nearly equal logits, a first loss near ln V. Embeddings that are tied to it have 0.02 too.
         """
         scaled = self.config.init == "scaled"
         for module in self.modules():
             if isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=EMBEDDING_STD[self.config.init])
+                nn.init.normal_(module.weight, std=embedding_std(self.config))
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features ** -0.5 if scaled else 0.02)
                 if module.bias is not None:
@@ -130,7 +134,18 @@ class GPT(nn.Module):
         return asdict(self.config)
 
 
-@torch.no_grad()
+@contextmanager
+def evaluating(model: nn.Module):
+    """Dropout off and no gradients inside `with evaluating(model):`, whatever happens there; then as before."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
 def causality_gap(model: nn.Module, idx: Tensor, position: int) -> float:
     """How much the logits before `position` move when the token there is changed: 0 for a model that cannot see ahead.
 
@@ -139,13 +154,11 @@ def causality_gap(model: nn.Module, idx: Tensor, position: int) -> float:
     """
     if position < 1 or len(idx.unique()) < 2:
         raise ValueError("nothing to compare: position should be at least 1, and idx should hold two different tokens")
-    training = model.training
-    model.eval()
-    before = model(idx)[:, :position]
     gap = 0.0
-    for token in idx.unique():
-        edited = idx.clone()
-        edited[:, position] = token
-        gap = max(gap, (model(edited)[:, :position] - before).abs().max().item())
-    model.train(training)
+    with evaluating(model):
+        before = model(idx)[:, :position]
+        for token in idx.unique():
+            edited = idx.clone()
+            edited[:, position] = token
+            gap = max(gap, (model(edited)[:, :position] - before).abs().max().item())
     return gap

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from gptlib.checkpoint import save_checkpoint
 from gptlib.config import ConfigError, TrainConfig
 from gptlib.data import check_length, fixed_windows, get_batch
+from gptlib.model import evaluating
 from gptlib.tokenizer import Tokenizer
 
 EVAL_TOKENS = 8192              # tokens of validation text in one forward pass
@@ -39,23 +40,19 @@ class TrainResult:
         return min(self.history, key=lambda row: row["val_loss"])
 
 
-@torch.no_grad()
 def evaluate(model: nn.Module, ids: Tensor, block_size: int) -> tuple[float, float]:
     """Loss in nats per token, and accuracy, over all of `ids`: every token but the first is predicted once.
 
     The windows lie side by side, so a token early in its window is predicted from few others; that makes the
     figure exact and repeatable, and a little higher than a mean over long contexts.
     """
-    training = model.training
-    model.eval()
     device = _device_of(model)
     loss = hits = 0.0
-    for x, y in fixed_windows(ids, block_size, max(1, EVAL_TOKENS // block_size)):
-        logits = model(x.to(device)).flatten(0, 1)                      # (B·T, V)
-        y = y.to(device).flatten()
-        loss += F.cross_entropy(logits, y, reduction="sum").item()
-        hits += (logits.argmax(-1) == y).sum().item()
-    model.train(training)
+    with evaluating(model):
+        for x, y in fixed_windows(ids, block_size, max(1, EVAL_TOKENS // block_size)):
+            logits, y = model(x.to(device)).flatten(0, 1), y.to(device).flatten()       # (B·T, V), (B·T,)
+            loss += F.cross_entropy(logits, y, reduction="sum").item()
+            hits += (logits.argmax(-1) == y).sum().item()
     return loss / (len(ids) - 1), hits / (len(ids) - 1)
 
 
