@@ -30,7 +30,6 @@ ARMS = {
     "GPT-2's initial weights": (replace(MODEL, init="gpt2"), TRAINING),
     "tied head": (replace(MODEL, tie_weights=True), TRAINING),
     "learning rate 1e-3": (MODEL, replace(TRAINING, learning_rate=1e-3)),
-    "no positions": (replace(MODEL, position="none"), TRAINING),
     "nanoGPT's laptop recipe": (replace(MODEL, init="gpt2", tie_weights=True),
                                 TrainConfig(max_steps=2000, batch_size=12, learning_rate=1e-3, min_lr=1e-4, eval_interval=500)),
 }
@@ -40,6 +39,10 @@ def main() -> None:
     corpus = load_corpus("tinyshakespeare")
     tokenizer = CharTokenizer.from_text(corpus.text)
     train_ids, val_ids = split(torch.tensor(tokenizer.encode(corpus.text)))
+    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
+    about = {"measures": "validation loss in nats per character at the last step, the whole split in windows of 64", "corpus": corpus.name,
+             "corpus_sha256": corpus.sha256, "date": time.strftime("%Y-%m-%d"), "revision": revision, "code": code_hash(),
+             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads", "torch": torch.__version__}
     arms = []
     for name, (model_config, train_config) in ARMS.items():
         runs = []
@@ -51,10 +54,6 @@ def main() -> None:
         arms.append({"arm": name, "model": asdict(model_config), "training": asdict(train_config), "runs": runs,
                      "mean": statistics.mean(losses), "std": statistics.stdev(losses)})
         print(f"{name}: {arms[-1]['mean']:.4f} ± {arms[-1]['std']:.4f}", flush=True)
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
-    about = {"measures": "validation loss in nats per character at the last step, the whole split in windows of 64", "corpus": corpus.name,
-             "corpus_sha256": corpus.sha256, "date": time.strftime("%Y-%m-%d"), "revision": revision, "code": code_hash(),
-             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads", "torch": torch.__version__}
     (HERE / "recipe.json").write_text(json.dumps(about | {"arms": arms}, indent=1) + "\n", encoding="utf-8")
 
 

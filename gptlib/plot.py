@@ -43,11 +43,16 @@ def plot_loss(axes: Axes, history: list[dict], vocab_size: int, bigram_loss: flo
 
 def mark_baselines(axes: Axes, vocab_size: int, bigram_loss: float | None = None) -> None:
     """Horizontal lines at ln V, the loss of guessing, and at the bigram's loss."""
-    for loss, name in ((math.log(vocab_size), f"guessing: ln {vocab_size}"), (bigram_loss, "bigram")):
-        if loss is not None:
-            axes.axhline(loss, color=GREY, linestyle="--", linewidth=1)
-            axes.annotate(f"{name} = {loss:.3f}", (1, loss), xycoords=("axes fraction", "data"), xytext=(0, 3),
-                          textcoords="offset points", ha="right", color=GREY, fontsize=9)
+    mark_level(axes, math.log(vocab_size), f"guessing: ln {vocab_size} = {math.log(vocab_size):.3f}")
+    if bigram_loss is not None:
+        mark_level(axes, bigram_loss, f"bigram = {bigram_loss:.3f}")
+
+
+def mark_level(axes: Axes, level: float, name: str) -> None:
+    """A horizontal line with its name above its right end."""
+    axes.axhline(level, color=GREY, linestyle="--", linewidth=1)
+    axes.annotate(name, (1, level), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
+                  ha="right", color=GREY, fontsize=9)
 
 
 def plot_matrix(axes: Axes, matrix, row_labels: Sequence[str], column_labels: Sequence[str], xlabel: str, ylabel: str,
