@@ -6,10 +6,10 @@ copy of the JSON lies beside it for human eyes. Nothing is pickled, so opening a
 
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
@@ -22,6 +22,9 @@ from gptlib.tokenizer import Tokenizer, TokenizerError, load_tokenizer
 MODELS = {"GPT": lambda config: GPT(GPTConfig(**config)), "Bigram": lambda config: Bigram(**config)}
 
 
+OPTIMIZER = "optimizer."         # what the names of its tensors begin with
+
+
 class CheckpointError(ValueError):
     """A checkpoint that cannot be written, read or fitted to a model."""
 
@@ -31,12 +34,15 @@ class Checkpoint:
     model: nn.Module
     tokenizer: Tokenizer | None
     about: dict                 # step, metrics and whatever else was saved beside the weights
+    optimizer: dict             # the optimizer's tensors, by the number of the parameter; empty where none were saved
 
 
-def save_checkpoint(path: str | Path, model: nn.Module, tokenizer: Tokenizer | None = None, **about) -> None:
+def save_checkpoint(path: str | Path, model: nn.Module, tokenizer: Tokenizer | None = None,
+                    optimizer: torch.optim.Optimizer | None = None, **about) -> None:
     """Write `model` to `path` (…/name.safetensors), and what is known `about` it to name.json.
 
     Args:
+        optimizer: its state is saved in the same file, so that training can go on from here.
         about: anything JSON can hold: the step, metrics, the training config.
 
     Raises:
@@ -51,6 +57,9 @@ def save_checkpoint(path: str | Path, model: nn.Module, tokenizer: Tokenizer | N
         "about": about,
     }
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}    # tied ones too
+    if optimizer:
+        for i, state in optimizer.state_dict()["state"].items():
+            weights |= {f"{OPTIMIZER}{i}.{name}": value for name, value in state.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, save(weights, {"gptlib": json.dumps(header)}))
@@ -73,39 +82,54 @@ def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> Checkpo
     path = Path(path)
     if path.is_dir():
         path = path / "best.safetensors"
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist: name a .safetensors file, or the folder of a run that has saved one")
+    header = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()["gptlib"])
-            about = header["about"]
-            weights = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
         tokenizer = load_tokenizer(header["tokenizer"]) if header["tokenizer"] else None
         if model is None:
             model = MODELS[header["model"]](header["config"])
-    except (SafetensorError, TypeError, KeyError, json.JSONDecodeError, ConfigError, TokenizerError, OSError) as error:
+    except (SafetensorError, TypeError, KeyError, ConfigError, TokenizerError, OSError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint of this library ({error!r}); "
                               f"it can rebuild {', '.join(MODELS)}, for any other class pass model=") from None
+    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(OPTIMIZER)}
+    optimizer = {}
+    for name in tensors.keys() - weights.keys():
+        i, part = name.removeprefix(OPTIMIZER).split(".")
+        optimizer.setdefault(int(i), {})[part] = tensors[name]
     wanted, held = ({name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (model.state_dict(), weights))
     if wanted != held:                              # before anything is copied, so that the model given stays whole
         name = next(name for name in {**wanted, **held} if wanted.get(name) != held.get(name))
         raise CheckpointError(f"{path} holds a {header['model']} with config {header['config']}, which does not fit the model given: "
                               f"{name} is {held.get(name, 'missing')} in the file and {wanted.get(name, 'missing')} in the model")
     model.load_state_dict(weights)
-    return Checkpoint(model, tokenizer, about)
+    return Checkpoint(model, tokenizer, header["about"], optimizer)
+
+
+def read_header(path: str | Path) -> dict:
+    """What a checkpoint says of itself: model, config, tokenizer and about, without its tensors."""
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path} does not exist: name a .safetensors file, or the folder of a run that has saved one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["gptlib"])
+        if not {"model", "config", "tokenizer", "about"} <= header.keys():
+            raise KeyError("about")
+        return header
+    except (SafetensorError, TypeError, KeyError, AttributeError, json.JSONDecodeError, OSError) as error:
+        raise CheckpointError(f"{path} is not a whole checkpoint of this library ({error!r})") from None
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write to a temporary file beside `path`, make sure that it is on the disk, then rename it into place."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    partial = path.with_name(f".{path.name}.partial")       # what a kill may leave; the next write takes it over
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(partial, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)          # mkstemp's 0600 would keep a class's teacher out
-        os.replace(temporary, path)
+        os.replace(partial, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise

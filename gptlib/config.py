@@ -62,6 +62,8 @@ class TrainConfig:
     grad_clip: float = 1.0              # largest norm of the whole gradient; 0: no clipping
     eval_interval: int = 250            # steps between two passes over the validation split
     seed: int = 1337
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"      # of the products; "auto": bfloat16 on GPUs that have it
+    compile: bool = False               # torch.compile: slow to start, then faster on GPUs
     device: str = "auto"                # "auto" takes CUDA (also what ROCm reports), else MPS, else the CPU
 
     def __post_init__(self):

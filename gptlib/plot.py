@@ -79,3 +79,13 @@ def plot_distribution(axes: Axes, probabilities, labels: Sequence[str], title: s
 def visible(token: str) -> str:
     """A token as it can be shown on an axis: blanks and line ends become signs, a dollar sign is no mathematics."""
     return {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "$": r"\$"}.get(token, token if token.isprintable() else repr(token)[1:-1])
+
+
+def plot_memory(axes: Axes, parts: dict[str, float], peak: float) -> None:
+    """A plan's memory, in megabytes (10**6 bytes): a bar for each part, and one for the fullest moment."""
+    bars = axes.barh([*parts, "peak"], [n / 1e6 for n in (*parts.values(), peak)], color=[BLUE] * len(parts) + [GREY])
+    bars[-1].set_hatch("//")
+    axes.bar_label(bars, [f"{n / 1e6:,.3g}" for n in (*parts.values(), peak)], padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set(xlabel="memory (MB)")

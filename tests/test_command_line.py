@@ -37,7 +37,7 @@ def test_training_takes_every_field_of_the_configs_as_an_option(tmp_path):
     main(["train", "--corpus", TEXT, "--out", str(run), *SMALL, "--position", "sinusoidal", "--bias", "--no-tie-weights",
           "--dropout", "0.1", "--seed", "5", "--learning-rate", "1e-2"])
     checkpoint = load_checkpoint(run)
-    config, training = checkpoint.model.config, checkpoint.about["train_config"]
+    config, training = checkpoint.model.config, checkpoint.about["run"]
     assert (config.position, config.bias, config.tie_weights, config.dropout, config.n_embd) == ("sinusoidal", True, False, 0.1, 8)
     assert (training["seed"], training["learning_rate"], training["max_steps"]) == (5, 0.01, 4)
 

@@ -198,7 +198,7 @@ def test_a_run_leaves_its_best_model_its_last_one_and_its_metrics(gpt, tmp_path)
         "best.json", "best.safetensors", "last.json", "last.safetensors", "metrics.jsonl"]
     last, best = load_checkpoint(tmp_path / "new/run/last.safetensors"), load_checkpoint(tmp_path / "new/run")
     assert torch.equal(weights(last.model), weights(model)) and last.about["step"] == 6 and last.tokenizer.alphabet == TOKENIZER.alphabet
-    assert best.about["metrics"] == [result.best] and last.about["train_config"]["max_steps"] == 6
+    assert best.about["history"][-1] == result.best and last.about["run"]["max_steps"] == 6
 
 
 def test_the_best_model_is_the_one_of_the_best_evaluation_not_of_the_last(tmp_path):
