@@ -74,7 +74,8 @@ def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> Checkpo
 
     Args:
         path: the .safetensors file, or a run's folder, whose `best.safetensors` is then taken.
-        model: filled with the weights; needed only for a class this library does not know.
+        model: filled with the weights; needed only for a class this library does not know. A model that is
+            built here comes back with dropout off, ready to be sampled from.
 
     Raises:
         CheckpointError: no such file, not a checkpoint of this library, or weights that do not fit.
@@ -88,7 +89,7 @@ def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> Checkpo
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         tokenizer = load_tokenizer(header["tokenizer"]) if header["tokenizer"] else None
         if model is None:
-            model = MODELS[header["model"]](header["config"])
+            model = MODELS[header["model"]](header["config"]).eval()
     except (SafetensorError, TypeError, KeyError, ConfigError, TokenizerError, OSError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint of this library ({error!r}); "
                               f"it can rebuild {', '.join(MODELS)}, for any other class pass model=") from None

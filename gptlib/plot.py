@@ -9,9 +9,12 @@ import numpy as np
 from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 
 # Okabe & Ito (2008), the dark ones first; the yellow is too faint for lines on white
 BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666"
+SIGNS = {" ": "␣", "\n": "⏎", "\t": "⇥", "$": r"\$"}
+_FONT = get_font(findfont("DejaVu Sans"))            # matplotlib's own; what it cannot draw is named by its code point
 COLORS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY)
 
 
@@ -78,7 +81,9 @@ def plot_distribution(axes: Axes, probabilities, labels: Sequence[str], title: s
 
 def visible(token: str) -> str:
     """A token as it can be shown on an axis: blanks and line ends become signs, a dollar sign is no mathematics."""
-    return {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "$": r"\$"}.get(token, token if token.isprintable() else repr(token)[1:-1])
+    if token in SIGNS:
+        return SIGNS[token]
+    return "".join(c if c.isprintable() and _FONT.get_char_index(ord(c)) else f"U+{ord(c):04X}" for c in token)
 
 
 def plot_memory(axes: Axes, parts: dict[str, float], peak: float) -> None:
