@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 READY := .venv/.installed
 
-.PHONY: help course test measure lab edit merge clean
+.PHONY: help course test measure sweep train lab edit merge clean
 
 help:     ; @sed -n 's/^#: //p' Makefile
 
@@ -23,6 +23,16 @@ test: $(READY)
 #: make measure           the long measurements whose results are committed
 measure: $(READY)
 	$(PY) benchmarks/recipe.py
+	$(PY) benchmarks/plan.py
+
+#: make sweep GRID=…      run a grid of parameters and seeds, such as notebooks/params/sweep_lr.yaml, in parallel
+sweep: $(READY)
+	$(PY) tools/sweep.py $(GRID)
+
+#: make train PRESET=…     run chapter 4 as one of the systems in notebooks/params, such as nanogpt; goes on where it stopped
+train: $(READY)
+	mkdir -p runs
+	.venv/bin/papermill --cwd notebooks notebooks/04_full_gpt.ipynb runs/$(PRESET).ipynb -f notebooks/params/$(PRESET).yaml
 
 #: make lab               JupyterLab, open on chapter 1
 lab: $(READY)

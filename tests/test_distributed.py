@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-OPTIONS = ["--corpus", "text:" + "to be, or not to be, that is the question: " * 30, "--block-size", "16", "--n-layer", "2", "--n-head", "2",
+TEXT = "text:" + "to be, or not to be, that is the question: " * 30
+OPTIONS = ["--corpus", TEXT, "--block-size", "16", "--n-layer", "2", "--n-head", "2",
            "--n-embd", "16", "--max-steps", "12", "--eval-interval", "4", "--batch-size", "6", "--warmup", "2", "--device", "cpu"]
 
 
