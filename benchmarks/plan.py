@@ -1,16 +1,20 @@
 """Do plans come true? The plan of `gptlib.plan` against real runs of a minute, for four shapes: seconds and peak memory.
 
-    python benchmarks/plan.py               about 6 minutes, alone on the machine; writes benchmarks/plan.json
+    python benchmarks/plan.py               about 7 minutes, alone on the machine; writes benchmarks/plan.json
     python benchmarks/plan.py --seconds 5   a trial; writes nothing
 
-Each shape is calibrated in one fresh process and run in another, because a process never forgets its highest peak.
-Peak memory is that of the process less what it held just before the model was made, with PyTorch warmed up by then.
+Each shape is calibrated in one fresh process, run in a second and weighed in a third, because a process never forgets
+its highest peak. Peak memory is that of the process less what it held just before the model was made, PyTorch warmed up
+by then. The C library keeps what a program frees for its next use, up to some 100 MB more than is needed at once; the
+third process tells it to give every block back (glibc's MALLOC_MMAP_THRESHOLD_), so that what is weighed is what the
+tensors need, which is what the plan counts. The second one's peak, habits of the C library included, is kept beside it.
 """
 
 import argparse
 import gc
 import hashlib
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -34,7 +38,7 @@ from gptlib.train import train
 HERE = Path(__file__).resolve().parent
 SECONDS = 60                    # of each run
 EVALUATIONS = 4                 # the first one among them
-VAL_TOKENS = 30_000             # a part of the split, so that the large shapes spend their minute on training too
+VAL_TOKENS = 20_000             # a part of the split, so that the large shapes spend their minute on training too
 CPU = TrainConfig(device="cpu", learning_rate=3e-4)
 SHAPES = {
     "chapter 4": (GPTConfig(65), CPU),
@@ -56,7 +60,8 @@ def main() -> None:
     revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
     about = {"measures": "seconds of a whole run, and the process's peak memory above what it held before, planned and measured",
              "corpus": corpus.name, "corpus_sha256": corpus.sha256, "val_tokens": VAL_TOKENS, "date": time.strftime("%Y-%m-%d"),
-             "revision": revision, "code": code_hash(), "plan_code": hashlib.sha256((HERE.parent / "gptlib/plan.py").read_bytes()).hexdigest()[:12],
+             "revision": revision, "code": code_hash(),
+             "plan_code": hashlib.sha256((HERE.parent / "gptlib/plan.py").read_bytes()).hexdigest()[:12],
              "machine": f"{platform.machine()}, {torch.get_num_threads()} threads", "torch": torch.__version__}
     runs = []
     for name, (model_config, train_config) in SHAPES.items():
@@ -64,20 +69,25 @@ def main() -> None:
         steps = max(EVALUATIONS - 1, round((options.seconds - EVALUATIONS * speed.evaluation) / speed.step))
         train_config = replace(train_config, max_steps=steps, eval_interval=-(-steps // (EVALUATIONS - 1)))
         measured = child("run", shape=name, corpus=corpus.name, max_steps=steps, eval_interval=train_config.eval_interval)
+        weighed = child("run", shape=name, corpus=corpus.name, max_steps=4, eval_interval=2, give_back=True)   # every kind of moment
+        measured |= {"peak_bytes": weighed["peak_bytes"], "process_peak_bytes": measured["peak_bytes"]}
         plan = plan_run(model_config, train_config, measured.pop("train_tokens"), VAL_TOKENS, speed)
         planned = {"seconds": plan.seconds, "peak_bytes": plan.peak}
         runs.append({"shape": name, "model": asdict(model_config), "training": asdict(train_config), "speed": asdict(speed),
-                     "peak_moment": plan.peak_moment} | {key: {"planned": planned[key], "measured": measured[key]} for key in planned})
+                     "peak_moment": plan.peak_moment, "process_peak_bytes": measured["process_peak_bytes"]}
+                    | {key: {"planned": planned[key], "measured": measured[key]} for key in planned})
         print(f"{name:<26}" + "   ".join(f"{key}: {planned[key]:,.4g} planned, {measured[key]:,.4g} measured "
-                                         f"({planned[key] / measured[key] - 1:+.1%})" for key in planned), flush=True)
+                                         f"({planned[key] / measured[key] - 1:+.1%})" for key in planned)
+              + f"   whole process {measured['process_peak_bytes']:.4g}", flush=True)
     if options.seconds >= SECONDS:
         (HERE / "plan.json").write_text(json.dumps(about | {"runs": runs}, indent=1) + "\n", encoding="utf-8")
 
 
-def child(task: str, **what) -> dict:
+def child(task: str, give_back: bool = False, **what) -> dict:
     """What a fresh process that does `task` reports in its last line."""
+    environment = os.environ | ({"MALLOC_MMAP_THRESHOLD_": "65536"} if give_back else {})
     command = [sys.executable, __file__, "--child", json.dumps({"task": task} | what)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout.splitlines()[-1])
 
 
 def splits(corpus: str) -> tuple[torch.Tensor, torch.Tensor]:
