@@ -10,7 +10,7 @@ from gptlib.leaderboard import read_results
 from gptlib.plot import BLUE, GREY, new_figure
 
 ROOT = Path(__file__).resolve().parents[1]
-SHOWN = {"bigram": "1 · bigram", "one head": "2 · one head", "4 heads": "2 · four heads", "one block": "3 · one block",
+SHOWN = {"bigram": "1 · bigram", "one head": "2 · one head", "several heads": "2 · several heads", "one block": "3 · one block",
          "5-gram, counted": "1 · best counter", "GPT": "4 · GPT"}
 
 
