@@ -66,7 +66,7 @@ def main() -> None:
     runs = []
     for name, (model_config, train_config) in SHAPES.items():
         speed = Speed(**child("calibrate", shape=name, corpus=corpus.name))
-        steps = max(EVALUATIONS - 1, round((options.seconds - EVALUATIONS * speed.evaluation) / speed.step))
+        steps = max(EVALUATIONS - 1, round((options.seconds - EVALUATIONS * (speed.evaluation + speed.checkpoint)) / speed.step))
         train_config = replace(train_config, max_steps=steps, eval_interval=-(-steps // (EVALUATIONS - 1)))
         measured = child("run", shape=name, corpus=corpus.name, max_steps=steps, eval_interval=train_config.eval_interval)
         weighed = child("run", shape=name, corpus=corpus.name, max_steps=4, eval_interval=2, give_back=True)   # every kind of moment
@@ -97,7 +97,8 @@ def splits(corpus: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def calibrated(shape: str, corpus: str) -> dict:
-    return asdict(calibrate(*SHAPES[shape], *splits(corpus)))
+    with tempfile.TemporaryDirectory() as folder:
+        return asdict(calibrate(*SHAPES[shape], *splits(corpus), out_dir=folder))
 
 
 def run(shape: str, corpus: str, **settings) -> dict:

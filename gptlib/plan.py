@@ -5,18 +5,21 @@ measured, by `calibrate`, because a machine's speed stands in no formula. Units:
 one addition or one multiplication.
 """
 
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from gptlib.checkpoint import save_checkpoint
 from gptlib.config import ConfigError, GPTConfig, TrainConfig
 from gptlib.model import GPT
-from gptlib.train import EVAL_TOKENS, evaluate, train
+from gptlib.train import EVAL_TOKENS, evaluate, make_optimizer, train
 
 FLOAT = 4                       # bytes: weights, gradients and AdamW's averages are float32 on every device
 TOKENS_PER_PARAMETER = 20       # Hoffmann et al. 2022 ("Chinchilla"), table 3
@@ -29,6 +32,7 @@ class Speed:
 
     step: float                 # one training step, the median
     evaluation: float           # one pass over the whole validation split
+    checkpoint: float = 0.0     # the writing of `best` and `last`, as after an evaluation that finds a new best
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,8 @@ class Plan:
 
     @property
     def seconds(self) -> float | None:
-        """Of the whole run, evaluations included; what `on_eval` does and the writing of checkpoints are not."""
-        return self.speed and self.steps * self.speed.step + self.evaluations * self.speed.evaluation
+        """Of the whole run, evaluations and the writing of checkpoints included, but not what `on_eval` does."""
+        return self.speed and self.steps * self.speed.step + self.evaluations * (self.speed.evaluation + self.speed.checkpoint)
 
     def table(self) -> str:
         total = self.parameters["total"]
@@ -84,6 +88,8 @@ class Plan:
             rows += [("time: training", clock(self.steps * self.speed.step), f"{self.steps:,} steps of {1000 * self.speed.step:.3g} ms"),
                      ("time: evaluation", clock(self.evaluations * self.speed.evaluation),
                       f"{self.evaluations:,} of {self.speed.evaluation:.3g} s"),
+                     ("time: checkpoints", clock(self.evaluations * self.speed.checkpoint),
+                      f"{self.evaluations:,} of {self.speed.checkpoint:.3g} s, if each is a new best"),
                      ("time: in all", clock(self.seconds), f"{readable(self.flops / self.steps / self.speed.step, 'FLOP/s')} in training")]
         return "\n".join(f"{name:<28}{value:>14}   {remark}" for name, value, remark in rows)
 
@@ -156,10 +162,15 @@ def evaluation_bytes(config: GPTConfig) -> int:
     return FLOAT * (max((3 + 2 * config.mlp_ratio) * C, 2 * C + config.vocab_size) + config.vocab_size)
 
 
-def calibrate(config: GPTConfig, train_config: TrainConfig, train_ids: Tensor, val_ids: Tensor, steps: int = 20) -> Speed:
+def calibrate(config: GPTConfig, train_config: TrainConfig, train_ids: Tensor, val_ids: Tensor, steps: int = 20,
+              out_dir: str | Path | None = None) -> Speed:
     """Take `steps` real steps with `train` itself, on a model that is then thrown away, and evaluate a few batches.
 
     A step is timed from the end of the optimizer's last to the end of its own, so that whatever `train` does is in it.
+
+    Args:
+        out_dir: where the run would keep its checkpoints, so that their writing is timed on that disk, in a temporary
+            folder that is removed; None for a run that writes none.
     """
     if steps < 1:
         raise ConfigError(f"steps={steps} should be at least 1, to have something to time")
@@ -179,7 +190,19 @@ def calibrate(config: GPTConfig, train_config: TrainConfig, train_ids: Tensor, v
     start = time.perf_counter()
     evaluate(model, few, T)
     evaluation = (time.perf_counter() - start) * (len(val_ids) - 1) / (len(few) - 1)
-    return Speed(step=float(np.median(np.diff(ends)[WARM_UP - 1:])), evaluation=evaluation)
+    return Speed(step=float(np.median(np.diff(ends)[WARM_UP - 1:])), evaluation=evaluation,
+                 checkpoint=_seconds_to_write(model, train_config, out_dir) if out_dir else 0.0)
+
+
+def _seconds_to_write(model: GPT, train_config: TrainConfig, out_dir: str | Path) -> float:
+    optimizer = make_optimizer(model, train_config)
+    optimizer.step()                                                    # with the last gradients: it needs a state to write
+    near = next(d for d in (Path(out_dir).resolve(), *Path(out_dir).resolve().parents) if d.is_dir())
+    with tempfile.TemporaryDirectory(dir=near, ignore_cleanup_errors=True) as folder:
+        start = time.perf_counter()
+        save_checkpoint(Path(folder) / "best.safetensors", model)
+        save_checkpoint(Path(folder) / "last.safetensors", model, optimizer=optimizer)
+        return time.perf_counter() - start
 
 
 def readable(number: float, unit: str = "") -> str:
