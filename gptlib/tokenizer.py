@@ -11,13 +11,12 @@ import hashlib
 import json
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
-
-class TokenizerError(ValueError):
-    """Text that a tokenizer cannot encode, an id that it does not know, or a file that holds no tokenizer."""
+from gptlib.bpe import BPETokenizer, TokenizerError, checked_ids
+from gptlib.config import did_you_mean
 
 
 @runtime_checkable
@@ -64,7 +63,7 @@ class CharTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, which may be a list or a 1-D tensor of integers from 0 to vocab_size - 1."""
-        return "".join(self.alphabet[i] for i in _checked_ids(ids, self.vocab_size))
+        return "".join(self.alphabet[i] for i in checked_ids(ids, self.vocab_size))
 
     def token_bytes(self, token: int) -> bytes:
         return self.decode([token]).encode("utf-8")
@@ -116,7 +115,7 @@ class LowercaseTokenizer:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        return "".join(self._tokens[i] for i in _checked_ids(ids, self.vocab_size))
+        return "".join(self._tokens[i] for i in checked_ids(ids, self.vocab_size))
 
     def token_bytes(self, token: int) -> bytes:
         return self.decode([token]).encode("utf-8")
@@ -129,7 +128,24 @@ class LowercaseTokenizer:
         return cls(saved["vocab_size"])
 
 
-TOKENIZERS = {"CharTokenizer": CharTokenizer, "LowercaseTokenizer": LowercaseTokenizer}
+TOKENIZERS = {"CharTokenizer": CharTokenizer, "LowercaseTokenizer": LowercaseTokenizer, "BPETokenizer": BPETokenizer}
+
+
+def make_tokenizer(name: str, text: str, vocab_size: int = 512, val_fraction: float = 0.1) -> Tokenizer:
+    """The tokenizer for a run on `text`: "char", "lowercase" or "bpe".
+
+    Args:
+        vocab_size: of "bpe"; the other two have the size that their characters give.
+        val_fraction: the end of `text` that "bpe" does not learn from, as `gptlib.data.split` cuts it, so that
+            nothing of the validation split is in its merges. An alphabet is that of the whole text.
+    """
+    if name == "char":
+        return CharTokenizer.from_text(text)
+    if name == "lowercase":
+        return LowercaseTokenizer()
+    if name == "bpe":
+        return BPETokenizer.train(text[:int(len(text) * (1 - val_fraction))], vocab_size)
+    raise TokenizerError(f"unknown tokenizer {name!r}{did_you_mean(name, ('char', 'lowercase', 'bpe'))}")
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
@@ -151,14 +167,6 @@ def load_tokenizer(saved: str | Path | dict) -> Tokenizer:
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise TokenizerError(f"{_shown(str(saved))} holds no tokenizer of this library ({error!r}); "
                              f"known are {', '.join(TOKENIZERS)}") from None
-
-
-def _checked_ids(ids: Iterable[int], vocab_size: int) -> Sequence[int]:
-    ids = [int(i) for i in ids]
-    for i in ids:
-        if not 0 <= i < vocab_size:
-            raise TokenizerError(f"id {i} is not in this tokenizer's range 0 … {vocab_size - 1}")
-    return ids
 
 
 def _shown(text: str, most: int = 80) -> str:
