@@ -9,6 +9,7 @@ import time
 import tokenize
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import requests
 import torch
 
 from gptlib.config import did_you_mean, project_dir
+from gptlib.theatre import generate
 
 TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -131,11 +133,18 @@ def python_code() -> Corpus:
     return Corpus("python_code", "\n\n".join(texts), f"{len(texts)} modules of this Python's standard library")
 
 
-CORPORA = {"tinyshakespeare": tinyshakespeare, "python_docs": python_docs, "python_code": python_code}
+def theatre(level: int = 3) -> Corpus:
+    """A million characters of little plays, whose true probability `gptlib.theatre` knows; levels 1 and 2 are easier."""
+    name = "theatre" if level == 3 else f"theatre{level}"
+    return Corpus(name, generate(1_000_000, level), f"gptlib.theatre, level {level}")
 
 
-def split(ids: torch.Tensor, val_fraction: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first part for training and the last `val_fraction` for validation, as nanoGPT does."""
+CORPORA = {"tinyshakespeare": tinyshakespeare, "python_docs": python_docs, "python_code": python_code, "theatre": theatre,
+           "theatre1": partial(theatre, 1), "theatre2": partial(theatre, 2)}
+
+
+def split(ids: torch.Tensor | str, val_fraction: float = 0.1) -> tuple[torch.Tensor, torch.Tensor] | tuple[str, str]:
+    """The first part for training and the last `val_fraction` for validation, as nanoGPT does; of tokens or of text."""
     n_train = int(len(ids) * (1 - val_fraction))
     return ids[:n_train], ids[n_train:]
 

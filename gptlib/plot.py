@@ -94,3 +94,24 @@ def plot_memory(axes: Axes, parts: dict[str, float], peak: float) -> None:
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.set(xlabel="memory (MB)")
+
+
+def plot_gap(axes: Axes, gaps: dict[str, dict[str, float]]) -> None:
+    """Distance to the floor: for each kind of dependency a bar a model, its excess in nats per play (`floor.gap_by_kind`).
+
+    Args:
+        gaps: {model: {kind: nats}}. The axis is linear up to 1 nat and logarithmic beyond.
+    """
+    kinds = list(dict.fromkeys(kind for gap in gaps.values() for kind in gap))
+    height = 0.8 / len(gaps)
+    for i, (model, gap) in enumerate(gaps.items()):
+        places = np.arange(len(kinds)) + (i - (len(gaps) - 1) / 2) * height
+        axes.barh(places, [gap.get(kind, 0.0) for kind in kinds], height, color=COLORS[i % len(COLORS)],
+                  label=f"{model}: {sum(gap.values()):,.1f} in all")
+    axes.set_yticks(range(len(kinds)), kinds)
+    axes.invert_yaxis()
+    axes.axvline(0, color=GREY, linewidth=1)
+    axes.set_xscale("symlog", linthresh=1)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set(xlabel="nats per play above the floor (linear to 1, then logarithmic)")
+    axes.legend(frameon=False)
