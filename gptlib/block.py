@@ -2,8 +2,12 @@
 
 from torch import Tensor, nn
 
-from gptlib.attention import CausalSelfAttention
+from gptlib.attention import CausalSelfAttention, LayerCache
 from gptlib.config import GPTConfig
+from gptlib.time_weighting import RelativeBiasAttention, TimeWeightedAttention, ToeplitzAttention, shift_tokens
+
+ATTENTIONS = {"plain": CausalSelfAttention, "time_weighted": TimeWeightedAttention, "toeplitz": ToeplitzAttention,
+              "relative_bias": RelativeBiasAttention}
 
 
 class FeedForward(nn.Sequential):
@@ -24,11 +28,13 @@ class Block(nn.Module):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
+        self.token_shift = config.token_shift
         self.norm1 = nn.LayerNorm(config.n_embd, bias=config.bias)
-        self.attention = CausalSelfAttention(config)
+        self.attention = ATTENTIONS[config.attention](config)
         self.norm2 = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Tensor) -> Tensor:         # (B, T, C) -> (B, T, C)
-        x = x + self.attention(self.norm1(x))
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:        # (B, T, C) -> (B, T, C)
+        read = self.norm1(x)
+        x = x + self.attention(shift_tokens(read, cache) if self.token_shift else read, cache)
         return x + self.feed_forward(self.norm2(x))

@@ -34,6 +34,8 @@ class GPTConfig:
     tie_weights: bool = False           # one matrix both reads tokens and predicts them
     position: Literal["learned", "sinusoidal", "none"] = "learned"
     init: Literal["scaled", "gpt2"] = "scaled"      # see GPT._init_weights
+    attention: Literal["plain", "time_weighted", "toeplitz", "relative_bias"] = "plain"       # see block.ATTENTIONS
+    token_shift: bool = False           # half of what attention reads comes from the position before
 
     def __post_init__(self):
         _check_types(self)

@@ -3,6 +3,7 @@
 import codecs
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +37,8 @@ def next_token_probabilities(logits: Tensor, temperature: float = 1.0, top_k: in
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
     logits = logits - logits.amax(-1, keepdim=True)             # so that a tiny temperature gives -inf, never inf
     temperature = max(temperature, torch.finfo(logits.dtype).tiny)      # ... and one too small for its type is no 0 / 0
+    if top_k is None and (top_p is None or top_p == 1):
+        return (logits / temperature).softmax(-1)
     ordered, order = (logits / temperature).sort(dim=-1, descending=True, stable=True)      # likeliest first
     if top_k is not None:
         ordered[..., top_k:] = -torch.inf
@@ -49,40 +52,118 @@ def next_token_probabilities(logits: Tensor, temperature: float = 1.0, top_k: in
     return torch.zeros_like(probabilities).scatter_(-1, order, probabilities)
 
 
-def generate_tokens(model: nn.Module, idx: Tensor, max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None,
-                    top_p: float | None = None, seed: int | None = None) -> Iterator[Tensor]:
+def generate_tokens(model: nn.Module, idx: Tensor | Sequence[Tensor], max_new_tokens: int, temperature: float = 1.0,
+                    top_k: int | None = None, top_p: float | None = None, seed: int | None = None, cache: bool = True) -> Iterator[Tensor]:
     """Yield one new token for each row of `idx`, as soon as it is drawn.
 
+    What a row becomes depends on its own prompt and seed alone, not on its neighbours, nor on whether there is a cache.
+
     Args:
-        idx: the prompts, (B, T) with T at least 1. Only the last `model.block_size` tokens are read, where
-            the model has such a limit.
-        seed: the same seed, model and prompt give the same tokens; None draws a fresh one.
+        idx: the prompts, (B, T), or a list of B prompts of any lengths, (T,) each; at least one token in each.
+            A model with a `block_size` reads their ends, through `Windows`.
+        seed: row r draws its tokens as a single prompt with `seed + r` does; None takes fresh ones.
+        cache: keep keys and values, where the model can, instead of computing them again for each token.
 
     Yields:
         (B,) tokens, `max_new_tokens` times.
     """
-    if idx.shape[1] == 0:
-        raise ValueError("the prompt is empty: give at least one token to continue from")
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens={max_new_tokens} should be at least 0")
-    generator = torch.Generator(idx.device)
-    generator.seed() if seed is None else generator.manual_seed(seed)
-    block_size = getattr(model, "block_size", None)
+    if seed is not None and seed < 0:
+        raise ValueError(f"seed={seed} should be at least 0, or None for a fresh one")
+    windows = Windows(model, idx, max_new_tokens, cache)
+    seed = np.random.SeedSequence().entropy if seed is None else seed
+    draws = [np.random.default_rng(seed + row) for row in range(len(idx))]
     for _ in range(max_new_tokens):
-        window = idx if block_size is None else idx[:, -block_size:]
-        with evaluating(model):
-            logits = model(window)[:, -1]                       # (B, T, V) -> (B, V)
-        probabilities = next_token_probabilities(logits, temperature, top_k, top_p)
-        token = torch.multinomial(probabilities, 1, generator=generator)        # (B, 1)
-        idx = torch.cat([window, token], dim=1)
-        yield token[:, 0]
+        probabilities = next_token_probabilities(windows.next_logits(), temperature, top_k, top_p)     # (B, V)
+        token = pick(probabilities, [draw.random() for draw in draws])
+        windows.append(token)
+        yield token
 
 
-def generate(model: nn.Module, idx: Tensor, max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None,
-             top_p: float | None = None, seed: int | None = None) -> Tensor:
-    """The prompts `idx`, (B, T), with their new tokens: (B, T + max_new_tokens). Arguments as in `generate_tokens`."""
-    new = list(generate_tokens(model, idx, max_new_tokens, temperature, top_k, top_p, seed))
-    return torch.cat([idx, *(token[:, None] for token in new)], dim=1)
+def pick(probabilities: Tensor, numbers: Sequence[float]) -> Tensor:
+    """For each row the first token that, with all tokens before it, holds more than the row's number, 0 ≤ number < 1.
+
+    With uniform random numbers this draws from the distribution (inverse transform sampling).
+
+    >>> pick(torch.tensor([[0.2, 0.0, 0.8], [0.2, 0.0, 0.8]]), [0.1, 0.2])
+    tensor([0, 2])
+    """
+    reached = probabilities.double().cumsum(-1)                                     # (B, V)
+    numbers = torch.tensor(numbers, dtype=torch.double, device=reached.device)[:, None]
+    return (reached / reached[:, -1:] <= numbers).sum(-1)
+
+
+class Windows:
+    """What a model reads of each row: all of it while it fits into a block, then its last half block or more.
+
+    With absolute positions, a window that slid along with each token would move every token to another position, and
+    nothing computed for them could be used again. This one stands still until it is full; then it lets go of half a
+    block, and the other half is read anew, once for many tokens.
+    """
+
+    def __init__(self, model: nn.Module, prompts: Tensor | Sequence[Tensor], max_new_tokens: int, cache: bool = True):
+        if not len(prompts) or not all(len(prompt) for prompt in prompts):
+            raise ValueError("the prompt is empty: give at least one token to continue from")
+        self.model, self.cached = model, cache and hasattr(model, "new_cache")
+        self.size = getattr(model, "block_size", None) or max(map(len, prompts)) + max_new_tokens
+        self.hop = max(1, self.size // 2)
+        self.tokens = prompts[0].new_zeros(len(prompts), self.size)                 # (B, size), each row from its left end
+        self.lengths = []
+        for row, prompt in zip(self.tokens, prompts, strict=True):
+            dropped = self.hop * max(0, -(-(len(prompt) - self.size) // self.hop))  # as if the prompt had been generated
+            self.lengths.append(len(prompt) - dropped)
+            row[:self.lengths[-1]] = prompt[dropped:]
+        self.unread = list(range(len(prompts)))                                     # rows to be read from their left end
+
+    def next_logits(self) -> Tensor:
+        """Logits for the token after the last of each row, (B, V)."""
+        with evaluating(self.model), torch.inference_mode():
+            if not self.cached:
+                return self._read(range(len(self.tokens)))
+            if len(self.unread) == len(self.tokens):
+                self.cache = self.model.new_cache()
+                logits = self._read(self.unread, self.cache)
+            else:
+                if self.unread:
+                    self.cache.length[self.unread] = 0                              # any place will do: they are read again below
+                logits = self.model(self.last[:, None], self.cache)[:, -1]
+                if self.unread:
+                    fresh = self.model.new_cache()
+                    logits[self.unread] = self._read(self.unread, fresh)
+                    self.cache.set_rows(self.unread, fresh)
+            self.unread = []
+            return logits
+
+    def _read(self, rows: Sequence[int], cache=None) -> Tensor:
+        lengths = torch.tensor([self.lengths[row] for row in rows], device=self.tokens.device)
+        idx = self.tokens[rows, :lengths.max()]                                     # what is right of a shorter row is not seen by it
+        logits = self.model(idx) if cache is None else self.model(idx, cache)
+        if cache is not None and (lengths != lengths[0]).any():
+            cache.length = lengths
+        return logits[torch.arange(len(idx)), lengths - 1]
+
+    def append(self, token: Tensor) -> None:
+        """Put one token, (B,), at the end of each row."""
+        for row in [row for row, length in enumerate(self.lengths) if length == self.size]:
+            self.tokens[row, :-self.hop] = self.tokens[row, self.hop:].clone()
+            self.lengths[row] -= self.hop
+            self.unread.append(row)
+        self.tokens[torch.arange(len(token)), self.lengths] = token
+        self.lengths = [length + 1 for length in self.lengths]
+        self.last = token
+
+
+def generate(model: nn.Module, idx: Tensor | Sequence[Tensor], max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None,
+             top_p: float | None = None, seed: int | None = None, cache: bool = True) -> Tensor | list[Tensor]:
+    """The prompts with their new tokens: (B, T + max_new_tokens), or a list of rows where `idx` is one.
+
+    Arguments as in `generate_tokens`.
+    """
+    new = list(generate_tokens(model, idx, max_new_tokens, temperature, top_k, top_p, seed, cache))
+    if isinstance(idx, Tensor):
+        return torch.cat([idx, *(token[:, None] for token in new)], dim=1)
+    return [torch.cat([prompt, *(token[row:row + 1] for token in new)]) for row, prompt in enumerate(idx)]
 
 
 def stream_text(model: nn.Module, tokenizer: Tokenizer, prompt: str, max_new_tokens: int = 500, stop: str | Sequence[str] = (),
@@ -90,8 +171,8 @@ def stream_text(model: nn.Module, tokenizer: Tokenizer, prompt: str, max_new_tok
     """Yield the continuation of `prompt` piece by piece: whole characters only, and nothing of a stop string.
 
     Args:
-        stop: generation ends before the first of these strings would appear. What could still become one
-            is held back until it is clear that it does not.
+        stop: generation ends as soon as one of these strings is complete, and leaves it out. What could still
+            become one is held back until it is clear that it does not.
     """
     stops = [stop] if isinstance(stop, str) else list(stop)
     if "" in stops:
@@ -101,11 +182,12 @@ def stream_text(model: nn.Module, tokenizer: Tokenizer, prompt: str, max_new_tok
     whole_characters = codecs.getincrementaldecoder("utf-8")("replace")
     pending = ""
     for token in generate_tokens(model, idx, max_new_tokens, temperature, top_k, top_p, seed):
-        pending += whole_characters.decode(tokenizer.token_bytes(token.item()))
-        ends = [pending.find(s) for s in stops if s in pending]
-        if ends:
-            yield pending[:min(ends)]
-            return
+        for character in whole_characters.decode(tokenizer.token_bytes(token.item())):
+            pending += character                                # one by one, so that tokens' boundaries play no part
+            ended = max((len(s) for s in stops if pending.endswith(s)), default=0)
+            if ended:
+                yield pending[:-ended]
+                return
         held = max((n for s in stops for n in range(1, len(s)) if pending.endswith(s[:n])), default=0)
         if len(pending) > held:
             yield pending[:len(pending) - held]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gptlib.attention import KVCache
 from gptlib.block import Block
 from gptlib.config import GPTConfig
 
@@ -24,8 +25,8 @@ class LearnedPositions(nn.Module):
         super().__init__()
         self.table = nn.Embedding(config.block_size, config.n_embd)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.table.weight[:x.shape[1]]
+    def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
+        return x + self.table.weight[places(x, start)]
 
 
 class SinusoidalPositions(nn.Module):
@@ -39,8 +40,8 @@ class SinusoidalPositions(nn.Module):
         waves = torch.stack([torch.sin(position * frequency), torch.cos(position * frequency)], dim=-1)   # (T, C/2, 2)
         self.register_buffer("waves", waves.flatten(1), persistent=False)                                 # (T, C)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.scale * self.waves[:x.shape[1]]
+    def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
+        return x + self.scale * self.waves[places(x, start)]
 
 
 class NoPositions(nn.Module):
@@ -49,8 +50,13 @@ class NoPositions(nn.Module):
     def __init__(self, config: GPTConfig):
         super().__init__()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
         return x
+
+
+def places(x: Tensor, start: int | Tensor) -> slice | Tensor:
+    """The rows of a table for positions `start` and after; `start` is (B,) where the rows of `x`, (B, 1, C), differ."""
+    return slice(start, start + x.shape[1]) if isinstance(start, int) else start[:, None]
 
 
 POSITIONS = {"learned": LearnedPositions, "sinusoidal": SinusoidalPositions, "none": NoPositions}
@@ -98,24 +104,38 @@ class GPT(nn.Module):
             for last in (block.attention.proj, block.feed_forward[2]):
                 last.weight.data /= math.sqrt(2 * self.config.n_layer)
 
-    def forward(self, idx: Tensor) -> Tensor:
+    def forward(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits (B, T, vocab_size) for the token after each position of `idx`, (B, T).
 
+        Args:
+            cache: what was read before `idx`, if anything was; gains `idx`.
+
         Raises:
-            ValueError: a window longer than block_size, or an id beyond the vocabulary.
+            ValueError: a window longer than block_size, an id beyond the vocabulary, or more than one token for a cache
+                that holds some.
         """
-        T = idx.shape[1]
-        if T > self.block_size:
-            raise ValueError(f"a window of {T} tokens is longer than block_size={self.block_size}: pass the last {self.block_size}")
+        start, T = (0, idx.shape[1]) if cache is None else (cache.length, idx.shape[1])
+        longest = T if cache is None else cache.longest + T
+        if longest > self.block_size:
+            raise ValueError(f"a window of {longest} tokens is longer than block_size={self.block_size}: pass the last {self.block_size}")
+        if longest > T > 1:
+            raise ValueError(f"the cache holds {cache.longest} tokens already: give it one more at a time, not {T}")
         try:
             x = self.token_embedding(idx)                   # (B, T, C)
         except IndexError:
             raise ValueError(f"ids run from {idx.min()} to {idx.max()}, but the model knows 0 … {self.config.vocab_size - 1}: "
                              "was the text encoded by another tokenizer?") from None
-        x = F.dropout(self.positions(x), self.config.dropout, self.training)
-        for block in self.blocks:
-            x = block(x)
-        return F.linear(self.final_norm(x), self.token_embedding.weight if self.head is None else self.head.weight)
+        x = F.dropout(self.positions(x, start), self.config.dropout, self.training)
+        for i, block in enumerate(self.blocks):
+            x = block(x, cache and cache.layers[i])
+        if cache is not None:
+            cache.length = start + T
+        x = self.final_norm(x)
+        return F.linear(x, self.token_embedding.weight) if self.head is None else self.head(x)
+
+    def new_cache(self) -> KVCache:
+        """An empty cache, for `forward`; it grows with the first prompt, to this model's block_size."""
+        return KVCache(self.config.n_layer, self.block_size)
 
     def parameter_table(self) -> dict[str, int]:
         """How many parameters each part has; a tied head has none of its own."""
@@ -137,13 +157,15 @@ class GPT(nn.Module):
 @contextmanager
 def evaluating(model: nn.Module):
     """Dropout off and no gradients inside `with evaluating(model):`, whatever happens there; then as before."""
-    training = model.training
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True
 
 
 def causality_gap(model: nn.Module, idx: Tensor, position: int) -> float:

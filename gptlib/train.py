@@ -219,10 +219,11 @@ def learning_rate(config: TrainConfig, step: int, block_size: int) -> float:
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019); matrices and embeddings decay, vectors (biases, norms) do not."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    """AdamW (Loshchilov & Hutter 2019); weights of linear layers and embeddings decay, all else (biases, norms …) does not."""
+    decaying = {id(module.weight) for module in model.modules() if isinstance(module, (nn.Linear, nn.Embedding))}
+    matrices = [p for p in model.parameters() if id(p) in decaying]
+    others = [p for p in model.parameters() if id(p) not in decaying]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
 
 

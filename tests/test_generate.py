@@ -1,3 +1,10 @@
+"""Sampling: what is drawn, that the cache changes nothing but the time, and what a reader is shown of it."""
+
+import gc
+import sys
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
@@ -7,9 +14,18 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from gptlib import Bigram, CharTokenizer, generate, generate_text, stream_text
-from gptlib.generate import generate_tokens, next_token_probabilities
+from gptlib.block import ATTENTIONS
+from gptlib.generate import generate_tokens, next_token_probabilities, pick
+from gptlib.model import POSITIONS
 
 EIGHTHS = torch.tensor([0.125, 0.5, 0.125, 0.25])       # exact in floating point
+RAGGED = [torch.arange(n) % 11 for n in (3, 1, 8, 20, 4, 9)]            # shorter than the block of 8, as long, longer
+options = pytest.mark.parametrize("option", [
+    *(dict(position=position) for position in POSITIONS),
+    *(dict(attention=attention, token_shift=shift) for attention in ATTENTIONS for shift in (False, True)),
+    dict(tie_weights=True), dict(bias=True), dict(init="gpt2"), dict(dropout=0.5), dict(n_layer=1, n_head=1)],
+    ids=lambda option: "-".join(f"{name}={value}" for name, value in option.items()))
+greedy_and_seeded = pytest.mark.parametrize("how", [{"temperature": 0}, {"seed": 5, "temperature": 0.7}], ids=["greedy", "seeded"])
 logits = st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=12).map(torch.tensor)
 
 
@@ -45,6 +61,32 @@ BYTES = Pieces([bytes([i]) for i in range(256)])
 def say(pieces, **how):
     """The pieces of text streamed by a model that is certain to say these tokens of bytes."""
     return list(stream_text(Script(list(range(len(pieces))), len(pieces)), Pieces(pieces), "", len(pieces), **how))
+
+
+def first_beyond(probabilities, number):
+    """The first token that holds, with those before it, more than the number; added up in a plain loop."""
+    reached = 0.0
+    for token, share in enumerate(probabilities.tolist()):
+        reached += share
+        if reached > number:
+            return token
+
+
+def by_hand(model, prompt, new, seed=0, **how):
+    """One row without any cache: for each token the window, cut to half a block as often as it is too long, is read anew."""
+    tokens, numbers, block_size = prompt.tolist(), np.random.default_rng(seed), getattr(model, "block_size", None)
+    model.eval()
+    for _ in range(new):
+        window = tokens
+        while block_size and len(window) > block_size:
+            window = window[max(1, block_size // 2):]
+        logits = model(torch.tensor([window]))[0, -1]
+        tokens.append(first_beyond(next_token_probabilities(logits, **how), numbers.random()))
+    return tokens
+
+
+def lists(rows):
+    return [row.tolist() for row in rows]
 
 
 def test_plain_sampling_is_the_softmax():
@@ -139,26 +181,172 @@ def test_impossible_settings_are_refused(how, said):
         next_token_probabilities(EIGHTHS.log(), **how)
 
 
-def test_tokens_are_drawn_as_often_as_they_are_likely():
+def test_tokens_are_drawn_as_often_as_they_are_likely_whatever_came_before():
     model = Bigram(4)
     model.table.weight.data = EIGHTHS.log().expand(4, 4).clone()
-    drawn = generate(model, torch.zeros(4000, 1, dtype=torch.long), 1, seed=0)[:, 1]
-    assert_close(drawn.bincount(minlength=4) / 4000, EIGHTHS, rtol=0, atol=0.03)      # four standard deviations
+    drawn = generate(model, torch.zeros(250, 1, dtype=torch.long), 16, seed=0)[:, 1:]
+    pairs = drawn.reshape(-1, 2) @ torch.tensor([4, 1])                 # 2000, each two tokens in a row
+    expected = 2000 * torch.outer(EIGHTHS, EIGHTHS).flatten()
+    assert ((pairs.bincount(minlength=16) - expected) ** 2 / expected).sum() < 37.7         # chi-square, 15 degrees: 1 in 1000
 
 
-@pytest.mark.parametrize("T", [1, 5, 8, 20])
-def test_temperature_0_takes_the_likeliest_token_after_the_last_block(tiny, T):
-    model = tiny().eval()
-    idx = torch.randint(11, (2, T), generator=torch.Generator().manual_seed(0))
-    expected = idx
-    for _ in range(12):
-        expected = torch.cat([expected, model(expected[:, -8:])[:, -1].argmax(-1, keepdim=True)], dim=1)
-    assert torch.equal(generate(model, idx, 12, temperature=0), expected)
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=12), st.floats(0, 1, exclude_max=True))
+def test_the_token_picked_is_the_first_to_reach_beyond_the_number(p, number):
+    assume(sum(p) > 0)
+    p = torch.tensor(p).double()
+    token = pick(p[None], [number]).item()
+    held = [p[:n].sum().item() / p.sum().item() for n in (token, token + 1)]
+    assert p[token] > 0
+    assert held[0] - 1e-12 <= number <= held[1] + 1e-12
 
 
-def test_only_the_last_block_of_a_long_prompt_counts(tiny):
-    idx = torch.randint(11, (1, 20), generator=torch.Generator().manual_seed(0))
-    assert torch.equal(generate(tiny(), idx, 9, seed=3)[:, -17:], generate(tiny(), idx[:, -8:], 9, seed=3))
+@pytest.mark.parametrize("p", [[0.0, 0.1, 0.0, 0.2, 0.7, 0.0, 0.0], [0.0] + [1 / 3] * 3 + [0.0], [0.0, 1.0, 0.0], [0.0, 1 - 2 ** -24, 0.0],
+                               [0.0, 1 + 2 ** -23, 0.0]])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_token_of_probability_0_is_never_picked(p, dtype):
+    numbers = [0.0, 5e-324, 2.0 ** -53, 0.1, 0.3, 0.5, 1 - 2.0 ** -24, 1 - 2.0 ** -53]
+    p = torch.tensor(p, dtype=dtype).expand(len(numbers), -1)
+    assert torch.all(p.gather(1, pick(p, numbers)[:, None]) > 0)
+
+
+def test_what_is_rounded_in_a_short_type_does_not_add_up():
+    even = torch.full((3, 4096), 2.0 ** -12, dtype=torch.bfloat16)     # added up in bfloat16 they never get past 0.0625
+    assert pick(even, [0.25, 0.5, 0.75]).tolist() == [1024, 2048, 3072]
+
+
+def test_each_row_is_picked_by_its_own_number():
+    assert pick(EIGHTHS.expand(5, 4), [0.0, 0.124, 0.125, 0.7, 0.75]).tolist() == [0, 0, 1, 2, 3]
+
+
+def agree(model, prompts, new, **how):
+    """With a cache and without, each row is what its prompt alone becomes by hand."""
+    by_itself = [by_hand(model, prompt, new, **how | {"seed": how.get("seed", 0) + row}) for row, prompt in enumerate(prompts)]
+    for cache in (True, False):
+        assert lists(generate(model.train(), prompts, new, cache=cache, **how)) == by_itself, (cache, len(prompts[0]))
+
+
+@options
+@greedy_and_seeded
+def test_rows_of_any_lengths_become_what_each_becomes_alone_by_hand(tiny, option, how):
+    agree(tiny(**option).double(), RAGGED, 20, **how)
+
+
+@pytest.mark.parametrize("block_size", [1, 2, 3, 8])
+def test_prompts_of_up_to_three_blocks_go_on_as_by_hand(tiny, block_size):
+    model = tiny(block_size=block_size).double()
+    for T in range(1, 3 * block_size + 2):
+        agree(model, torch.arange(2 * T).view(2, T) % 11, block_size + 2, seed=3)
+
+
+@pytest.mark.parametrize("block_size", [1, 2, 5])
+def test_rows_of_different_lengths_roll_each_at_its_own_time(tiny, block_size):
+    agree(tiny(block_size=block_size).double(), [torch.arange(n) for n in (1, 4, 2, 3)], 18, seed=0)
+
+
+class Counted(nn.Module):
+    """A model that counts the tokens it is given."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.block_size, self.new_cache, self.tokens = model, model.block_size, model.new_cache, 0
+
+    def forward(self, idx, cache=None):
+        self.tokens += idx.numel()
+        return self.model(idx, cache)
+
+
+def test_a_cache_reads_each_token_once_and_half_a_block_again_for_each_roll(tiny):
+    model = Counted(tiny())
+    generate(model, torch.tensor([[1]]), 8, seed=0)
+    assert model.tokens == 8
+    generate(model, torch.tensor([[1]]), 48, seed=0)                # ten rolls, each reads half a block and the new token
+    assert model.tokens == 8 + 48 + 10 * 4
+
+
+def test_a_row_that_rolls_leaves_the_others_unread(tiny):
+    model = Counted(tiny())
+    generate(model, [torch.arange(8), torch.arange(3)], 5, seed=0)
+    assert model.tokens == 2 * 8 + 4 * 2 + 5                        # both prompts, padded; four steps; the one row that rolled
+
+
+class RunningSum(nn.Module):
+    """No transformer: certain of a sum over all tokens so far. Its cache is that sum, a kind that the library does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(9.0))
+
+    def forward(self, idx, cache=None):
+        sums = (idx + 1).cumsum(1) + (0 if cache is None else cache.sum)
+        if cache is not None:
+            cache.sum = sums[:, -1:]
+        return self.scale * F.one_hot(sums % 11, 11)
+
+    def new_cache(self):
+        return SimpleNamespace(sum=0)
+
+
+class OnlyForward(nn.Module):
+    """What a reader may have written: a block size, and logits for ids."""
+
+    def __init__(self, gpt):
+        super().__init__()
+        self.gpt, self.block_size = gpt, gpt.block_size
+
+    def forward(self, idx):
+        return self.gpt(idx)
+
+
+@pytest.mark.parametrize("make", [lambda tiny: Bigram.from_counts(torch.eye(11).roll(1, 0) * 20), lambda tiny: OnlyForward(tiny().double()),
+                                  lambda tiny: RunningSum()], ids=["bigram", "only forward", "its own cache"])
+@pytest.mark.parametrize("prompts", [torch.arange(10).view(2, 5), RAGGED], ids=["batch", "ragged"])
+def test_any_model_that_gives_logits_for_ids_will_do(tiny, make, prompts):
+    agree(make(tiny), prompts, 20, seed=0)
+
+
+def test_a_generator_goes_on_where_it_was_left_whatever_the_model_did_in_between(tiny):
+    model, idx = tiny(dropout=0.5).double(), torch.tensor([[1, 2], [3, 4]])
+    expected = generate(model, idx, 20, seed=0)
+    tokens, sampled = generate_tokens(model, idx, 20, seed=0), []
+    for token in tokens:
+        sampled.append(token)
+        model.train(len(sampled) % 2 == 0)
+        model(torch.zeros(3, 5, dtype=torch.long))
+        generate(model, torch.tensor([[7]]), 3, seed=1)
+    assert torch.equal(torch.cat([idx, torch.stack(sampled, 1)], 1), expected)
+
+
+def test_tokens_yielded_may_be_changed_by_who_gets_them(tiny):
+    model, idx = tiny().double(), torch.tensor([[1]])
+    expected = generate(model, idx, 12, seed=0)[0, 1:].tolist()
+    assert [(token.item(), token.fill_(0))[0] for token in generate_tokens(model, idx, 12, seed=0)] == expected
+
+
+def test_memory_stays_flat_over_ten_thousand_tokens(tiny):
+    tokens = generate_tokens(tiny(n_layer=1, n_head=1, n_embd=4).eval(), torch.tensor([[1]]), 10_000, seed=0)
+
+    def held_after(steps):
+        for _ in range(steps):
+            next(tokens)
+        gc.collect()
+        objects = gc.get_objects()
+        return sum(map(sys.getsizeof, objects)) + sum(x.untyped_storage().nbytes() for x in objects if type(x) is torch.Tensor)
+
+    early = held_after(1000)
+    assert held_after(9000) - early < 20_000                        # bytes; one number kept for each token would be 72,000
+
+
+@pytest.mark.parametrize("how, same", [({"top_k": 11}, {}), ({"top_k": 99}, {}), ({"top_p": 1.0}, {}), ({"top_p": 0.0}, {"temperature": 0}),
+                                       ({"top_k": 1}, {"temperature": 0}), ({"temperature": 1e-30}, {"temperature": 0})])
+def test_settings_that_mean_the_same_give_the_same_tokens(tiny, how, same):
+    model, idx = tiny(), torch.tensor([[1], [2]])
+    assert torch.equal(generate(model, idx, 20, seed=0, **how), generate(model, idx, 20, seed=0, **same))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_a_prompt_may_be_of_any_integers(tiny, dtype):
+    expected = generate(tiny(), torch.tensor([[1, 2, 3]]), 12, seed=0)
+    assert torch.equal(generate(tiny(), torch.tensor([[1, 2, 3]], dtype=dtype), 12, seed=0), expected)
 
 
 def test_a_seed_gives_the_same_tokens_and_another_seed_others(tiny):
@@ -169,14 +357,14 @@ def test_a_seed_gives_the_same_tokens_and_another_seed_others(tiny):
 
 
 def test_without_a_seed_each_sample_is_fresh(tiny):
-    torch.manual_seed(0)
-    sample = lambda: generate(tiny(), torch.zeros(1, 1, dtype=torch.long), 100, temperature=100.0)
+    sample = lambda: generate(tiny(), torch.zeros(1, 1, dtype=torch.long), 100, temperature=100.0)      # tiny() seeds torch
     assert not torch.equal(sample(), sample())
 
 
 def test_sampling_leaves_the_global_random_numbers_alone(tiny):
     model, before = tiny(dropout=0.5), torch.get_rng_state()
-    generate(model, torch.zeros(1, 1, dtype=torch.long), 3, seed=0)
+    for seed in (0, None):
+        generate(model, torch.zeros(1, 1, dtype=torch.long), 3, seed=seed)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -198,6 +386,14 @@ def test_the_model_is_left_as_it_was_when_it_fails(tiny):
     assert model.training
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_whose_numbers_are_not_finite_is_named_not_sampled(tiny, value):
+    model = tiny()
+    model.head.weight.data[3] = value
+    with pytest.raises(ValueError, match="not finite"):
+        generate(model, torch.tensor([[1]]), 5, seed=0)
+
+
 def test_no_new_tokens_give_the_prompt_back(tiny):
     idx = torch.tensor([[1, 2, 3]])
     assert torch.equal(generate(tiny(), idx, 0), idx) and generate_text(tiny(), CharTokenizer("abcdefghijk"), "abc", 0) == ""
@@ -210,6 +406,16 @@ def test_no_gradients_are_kept(tiny):
 def test_an_empty_prompt_is_refused(tiny):
     with pytest.raises(ValueError, match="the prompt is empty: give at least one token"):
         generate_text(tiny(), CharTokenizer("abcdefghijk"), "")
+    for prompts in (torch.zeros(2, 0, dtype=torch.long), [torch.tensor([1]), torch.tensor([], dtype=torch.long)], []):
+        with pytest.raises(ValueError, match="the prompt is empty: give at least one token"):
+            generate(tiny(), prompts, 1)
+
+
+@pytest.mark.parametrize("how, said", [({"max_new_tokens": -1}, "max_new_tokens=-1 should be at least 0"),
+                                       ({"max_new_tokens": 1, "seed": -1}, "seed=-1 should be at least 0, or None")])
+def test_impossible_requests_are_refused(tiny, how, said):
+    with pytest.raises(ValueError, match=said):
+        generate(tiny(), torch.tensor([[1]]), **how)
 
 
 def test_an_unknown_character_in_a_prompt_is_named(tiny):
@@ -260,6 +466,19 @@ def test_of_several_stop_strings_the_first_to_be_complete_ends_the_text(text, st
 
 def test_of_two_stop_strings_in_one_token_the_earlier_ends_the_text():
     assert "".join(say([b"aXbYc"], stop=["Y", "X"])) == "a"
+
+
+@pytest.mark.parametrize("cut", [1, 2, 7])
+def test_of_stop_strings_that_contain_one_another_the_first_to_be_complete_counts(cut):
+    said = lambda stop: "".join(say([text.encode() for text in (("-ENDING")[i:i + cut] for i in range(0, 7, cut))], stop=stop))
+    assert said(["ENDING", "END"]) == "-"                   # one begins with the other
+    assert said(["DIN", "ENDIN"]) == "-"                    # complete at once: the longer leaves less
+    assert said(["ENDINGS", "DI"]) == "-EN"                 # what was held back for one is shown up to the other
+
+
+@pytest.mark.parametrize("stop, shown", [("bc", "a"), ("cd", "abc"), (["cd", "bc"], "a")])
+def test_the_end_of_the_tokens_completes_a_stop_string_or_lets_go_of_its_beginning(stop, shown):
+    assert "".join(say([b"a", b"b", b"c"], stop=stop)) == shown
 
 
 def test_what_could_become_a_stop_string_is_held_back_until_it_does_not():

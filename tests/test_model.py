@@ -7,7 +7,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from gptlib import GPT, GPTConfig
-from gptlib.model import causality_gap
+from gptlib.block import ATTENTIONS
+from gptlib.model import causality_gap, evaluating
 
 PICO = dict(vocab_size=88, block_size=128, n_layer=8, n_head=8, n_embd=256, bias=True, tie_weights=True, position="none")
 MYGPT = dict(vocab_size=65, block_size=128, n_layer=3, n_head=8, n_embd=512, bias=True, tie_weights=False, position="learned")
@@ -144,6 +145,14 @@ def test_sinusoidal_positions_are_sines_and_cosines_of_growing_length(tiny):
     assert_close(added / added[0, 1], waves, rtol=1e-4, atol=1e-5)      # cos(0) = 1 shows the scale
 
 
+@pytest.mark.parametrize("position", ["learned", "sinusoidal", "none"])
+def test_positions_may_start_anywhere_and_elsewhere_in_each_row(tiny, position):
+    positions, x = tiny(position=position).positions, torch.randn(3, 8, 12)
+    assert torch.equal(positions(x[:, 2:6], 2), positions(x)[:, 2:6])
+    start = torch.tensor([5, 0, 7])
+    assert torch.equal(positions(x[torch.arange(3), start][:, None], start)[:, 0], positions(x)[torch.arange(3), start])
+
+
 @pytest.mark.parametrize("position, told_apart", [("learned", True), ("sinusoidal", True), ("none", False)])
 def test_one_layer_tells_the_order_of_earlier_tokens_by_their_positions_alone(tiny, position, told_apart):
     model = tiny(position=position, n_layer=1).double()
@@ -186,3 +195,74 @@ def test_every_parameter_learns(tiny):
 def test_the_config_comes_back_as_a_dict(tiny):
     model = tiny(bias=True)
     assert GPTConfig(**model.config_dict()) == model.config
+
+
+@variants
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("shift", [False, True], ids=["", "shifted"])
+def test_logits_are_the_same_with_a_cache(tiny, how, attention, shift):
+    model, idx = tiny(**how, attention=attention, token_shift=shift).double(), torch.arange(16).view(2, 8) % 11
+    cache = model.new_cache()
+    said = [model(idx[:, :3], cache), *(model(idx[:, t:t + 1], cache) for t in range(3, 8))]
+    assert cache.length == 8
+    assert_close(torch.cat(said, dim=1), model(idx))
+
+
+def test_rows_of_a_cache_may_hold_texts_of_different_lengths(tiny):
+    model, idx, lengths = tiny().double(), torch.arange(24).view(3, 8) % 11, torch.tensor([2, 5, 1])
+    cache = model.new_cache()
+    model(idx[:, :5], cache)
+    cache.length = lengths
+    for step in range(3):
+        here = lengths + step
+        said = model(idx[torch.arange(3), here][:, None], cache)[:, 0]
+        assert_close(said, model(idx)[torch.arange(3), here])
+    assert cache.length.tolist() == [5, 8, 4] and lengths.tolist() == [2, 5, 1]
+
+
+def test_a_cache_that_holds_tokens_takes_one_more_at_a_time(tiny):
+    model = tiny()
+    cache = model.new_cache()
+    model(torch.zeros(1, 3, dtype=torch.long), cache)
+    with pytest.raises(ValueError, match="the cache holds 3 tokens already: give it one more at a time, not 2"):
+        model(torch.zeros(1, 2, dtype=torch.long), cache)
+    assert cache.length == 3
+
+
+@pytest.mark.parametrize("length", [8, torch.tensor([3, 8])], ids=["all", "one row"])
+def test_a_full_cache_takes_no_more(tiny, length):
+    model = tiny()
+    cache = model.new_cache()
+    model(torch.zeros(2, 8, dtype=torch.long), cache)
+    cache.length = length
+    with pytest.raises(ValueError, match="the cache is full: it holds block_size=8 tokens"):
+        model(torch.zeros(2, 1, dtype=torch.long), cache)
+
+
+def test_a_prompt_longer_than_the_block_is_refused_with_a_cache_too(tiny):
+    model = tiny()
+    with pytest.raises(ValueError, match="a window of 9 tokens is longer than block_size=8"):
+        model(torch.zeros(1, 9, dtype=torch.long), model.new_cache())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_evaluating_gives_every_module_its_own_mode_back(tiny, fails):
+    model = tiny(dropout=0.5).train()
+    model.blocks[0].eval()                                              # one block frozen by its owner
+    modes = [module.training for module in model.modules()]
+    try:
+        with evaluating(model):
+            assert not any(module.training for module in model.modules()) and not torch.is_grad_enabled()
+            if fails:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    assert [module.training for module in model.modules()] == modes and torch.is_grad_enabled()
+
+
+def test_evaluating_reaches_a_training_module_in_a_model_that_is_not(tiny):
+    model = tiny(dropout=0.5).eval()
+    model.blocks[1].train()
+    with evaluating(model):
+        assert not model.blocks[1].training
+    assert model.blocks[1].training and not model.training
