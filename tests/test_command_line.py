@@ -1,9 +1,10 @@
+import math
 import subprocess
 import sys
 
 import pytest
 
-from gptlib import load_checkpoint
+from gptlib import BPETokenizer, load_checkpoint
 from gptlib.__main__ import main
 
 TEXT = "text:" + "to be, or not to be, that is the question: " * 10
@@ -71,7 +72,22 @@ def test_the_lowercase_tokenizer_can_be_chosen(tmp_path, capsys):
     assert sample(capsys, run, "--prompt", "What is ∞?", "--max-new-tokens", "1").startswith("What is ∞?")
 
 
+def test_the_bpe_tokenizer_learns_from_the_training_split_and_reports_bits_per_byte(tmp_path, capsys):
+    run, text = tmp_path / "run", TEXT.removeprefix("text:")
+    assert main(["train", "--corpus", TEXT, "--out", str(run), "--tokenizer", "bpe", "--vocab-size", "264", *SMALL]) == 0
+    said = capsys.readouterr().out
+    checkpoint = load_checkpoint(run)
+    assert checkpoint.model.config.vocab_size == checkpoint.tokenizer.vocab_size == 264
+    assert checkpoint.tokenizer.to_dict() == BPETokenizer.train(text[:387], 264).to_dict()
+    val_text = text[387:]
+    nats = min(row["val_loss"] for row in checkpoint.about["history"]) * len(checkpoint.tokenizer.encode(val_text))
+    assert f", {nats / math.log(2) / len(val_text):.4f} bits per byte, at step" in said
+    assert sample(capsys, str(run), "--prompt", "to be", "--max-new-tokens", "5").startswith("to be")
+
+
 @pytest.mark.parametrize("options, said", [
+    (["--tokenizer", "bpe", "--vocab-size", "100"], "vocab_size=100 should be at least 256"),
+    (["--tokenizer", "bpe", "--vocab-size", "9999"], "vocab_size=9999 is more than this text can give"),
     (["--corpus", "tinyshakespear"], "unknown corpus 'tinyshakespear': did you mean 'tinyshakespeare'?"),
     (["--corpus", "text:"], "corpus 'text' holds no text"),
     (["--corpus", "text:too short"], "split has"),
@@ -115,3 +131,20 @@ def test_the_module_runs_as_a_command_and_shows_no_traceback(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("gptlib generate: nowhere does not exist") and done.stderr.count("\n") == 1
+
+
+# presets
+
+def test_a_preset_gives_its_settings_and_further_options_change_them(capsys):
+    """Four matrices a layer, of width 384 and with biases."""
+    assert main(["plan", "--preset", "nanogpt", "--corpus", TEXT, "--steps", "0"]) == 0
+    six_layers = capsys.readouterr().out
+    assert main(["plan", "--corpus", TEXT, "--n-layer", "5", "--preset", "nanogpt", "--steps", "0"]) == 0
+    five_layers = capsys.readouterr().out
+    attention = lambda table: int(next(line for line in table.splitlines() if "parameters: attention" in line).split()[2].replace(",", ""))
+    assert attention(six_layers) == 6 * 4 * (384 ** 2 + 384) and attention(five_layers) == 5 * 4 * (384 ** 2 + 384)
+
+
+def test_an_unknown_preset_is_one_sentence_that_names_the_nearest(capsys):
+    assert main(["train", "--preset", "nanogp"]) == 1
+    assert "unknown preset 'nanogp': did you mean 'nanogpt'?" in capsys.readouterr().err
