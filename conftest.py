@@ -14,7 +14,7 @@ SMOKE = ROOT / "notebooks/params/smoke.yaml"
 
 def pytest_terminal_summary(terminalreporter):
     for path in sorted((ROOT / "benchmarks").glob("*.json")):
-        if json.loads(path.read_text(encoding="utf-8"))["code"] != code_hash():
+        if json.loads(path.read_text(encoding="utf-8")).get("code") != code_hash():
             terminalreporter.write_line(f"{path.relative_to(ROOT)} was measured with other code than today's: see `make measure`")
 
 

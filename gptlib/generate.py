@@ -33,9 +33,12 @@ def next_token_probabilities(logits: Tensor, temperature: float = 1.0, top_k: in
         raise ValueError(f"top_k={top_k} should be at least 1, or None to keep every token")
     if top_p is not None and not 0 <= top_p <= 1:
         raise ValueError(f"top_p={top_p} should be between 0 and 1, or None to keep every token")
+    highest = logits.amax(-1, keepdim=True)
+    if not highest.isfinite().all():
+        raise ValueError("the model's logits are not finite: has its training diverged?")
     if temperature == 0:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
-    logits = logits - logits.amax(-1, keepdim=True)             # so that a tiny temperature gives -inf, never inf
+    logits = logits - highest                                   # so that a tiny temperature gives -inf, never inf
     temperature = max(temperature, torch.finfo(logits.dtype).tiny)      # ... and one too small for its type is no 0 / 0
     if top_k is None and (top_p is None or top_p == 1):
         return (logits / temperature).softmax(-1)
@@ -60,7 +63,8 @@ def generate_tokens(model: nn.Module, idx: Tensor | Sequence[Tensor], max_new_to
 
     Args:
         idx: the prompts, (B, T), or a list of B prompts of any lengths, (T,) each; at least one token in each.
-            A model with a `block_size` reads their ends, through `Windows`.
+            A model with a `block_size` reads their ends, through `Windows`. Shorter rows are padded on the right,
+            which a causal model does not see.
         seed: row r draws its tokens as a single prompt with `seed + r` does; None takes fresh ones.
         cache: keep keys and values, where the model can, instead of computing them again for each token.
 
@@ -105,16 +109,18 @@ class Windows:
     def __init__(self, model: nn.Module, prompts: Tensor | Sequence[Tensor], max_new_tokens: int, cache: bool = True):
         if not len(prompts) or not all(len(prompt) for prompt in prompts):
             raise ValueError("the prompt is empty: give at least one token to continue from")
-        self.model, self.cached = model, cache and hasattr(model, "new_cache")
+        self.model = model
         self.size = getattr(model, "block_size", None) or max(map(len, prompts)) + max_new_tokens
         self.hop = max(1, self.size // 2)
-        self.tokens = prompts[0].new_zeros(len(prompts), self.size)                 # (B, size), each row from its left end
+        self.tokens = prompts[0].new_zeros(len(prompts), self.size, dtype=torch.long)       # (B, size), each row from its left end
         self.lengths = []
         for row, prompt in zip(self.tokens, prompts, strict=True):
             dropped = self.hop * max(0, -(-(len(prompt) - self.size) // self.hop))  # as if the prompt had been generated
             self.lengths.append(len(prompt) - dropped)
             row[:self.lengths[-1]] = prompt[dropped:]
         self.unread = list(range(len(prompts)))                                     # rows to be read from their left end
+        ragged = len(set(self.lengths)) > 1
+        self.cached = cache and hasattr(model, "new_cache") and (not ragged or hasattr(model.new_cache(), "set_rows"))
 
     def next_logits(self) -> Tensor:
         """Logits for the token after the last of each row, (B, V)."""
@@ -151,7 +157,7 @@ class Windows:
             self.unread.append(row)
         self.tokens[torch.arange(len(token)), self.lengths] = token
         self.lengths = [length + 1 for length in self.lengths]
-        self.last = token
+        self.last = token.clone()                                                  # who gets the token may change it
 
 
 def generate(model: nn.Module, idx: Tensor | Sequence[Tensor], max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None,

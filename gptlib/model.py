@@ -115,11 +115,13 @@ class GPT(nn.Module):
                 that holds some.
         """
         start, T = (0, idx.shape[1]) if cache is None else (cache.length, idx.shape[1])
-        longest = T if cache is None else cache.longest + T
-        if longest > self.block_size:
-            raise ValueError(f"a window of {longest} tokens is longer than block_size={self.block_size}: pass the last {self.block_size}")
-        if longest > T > 1:
-            raise ValueError(f"the cache holds {cache.longest} tokens already: give it one more at a time, not {T}")
+        held = 0 if cache is None else cache.longest
+        if T > self.block_size:
+            raise ValueError(f"a window of {T} tokens is longer than block_size={self.block_size}: pass the last {self.block_size}")
+        if held and T > 1:
+            raise ValueError(f"the cache holds {held} tokens already: give it one more at a time, not {T}")
+        if held == self.block_size:
+            raise ValueError(f"the cache is full: it holds block_size={held} tokens; begin a new one with the last of them")
         try:
             x = self.token_embedding(idx)                   # (B, T, C)
         except IndexError:
@@ -158,8 +160,8 @@ class GPT(nn.Module):
 def evaluating(model: nn.Module):
     """Dropout off and no gradients inside `with evaluating(model):`, whatever happens there; then as before."""
     training = [module for module in model.modules() if module.training]
-    if training:
-        model.eval()
+    for module in training:
+        module.training = False
     try:
         with torch.no_grad():
             yield
