@@ -339,7 +339,6 @@ def _learn(counts: Counter, n_merges: int) -> list[tuple[int, int]]:
                 pairs[gone] -= times[i]
                 add(come, i)
                 made.add(come)
-        pairs[pair] = 0                                     # of "aaa" one pair went, and the other with it
         for come in made:
             heapq.heappush(heap, (-pairs[come], come))
     return merges

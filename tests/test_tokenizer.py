@@ -6,11 +6,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptlib import CharTokenizer, LowercaseTokenizer
+from gptlib import BPETokenizer, CharTokenizer, LowercaseTokenizer, make_tokenizer
+from gptlib.data import split
 from gptlib.tokenizer import Tokenizer, TokenizerError, fingerprint, load_tokenizer, save_tokenizer
 
 KNOWN = "".join(c for c in string.printable if c not in string.ascii_uppercase)
-tokenizers = pytest.mark.parametrize("tokenizer", [CharTokenizer("abc ü∞"), LowercaseTokenizer(), LowercaseTokenizer(100)])
+BPE = BPETokenizer.train("abc abc ü∞ü∞", 262, special_tokens=["<|end|>"])
+tokenizers = pytest.mark.parametrize("tokenizer", [CharTokenizer("abc ü∞"), LowercaseTokenizer(), LowercaseTokenizer(100), BPE])
 
 
 @given(st.text(min_size=1))
@@ -82,12 +84,14 @@ def test_a_tokenizer_survives_json(tokenizer):
 
 
 def test_another_alphabet_has_another_fingerprint():
-    prints = {fingerprint(t) for t in (CharTokenizer("ab"), CharTokenizer("ac"), CharTokenizer("abc"), LowercaseTokenizer())}
-    assert len(prints) == 4
+    prints = {fingerprint(t) for t in (CharTokenizer("ab"), CharTokenizer("ac"), CharTokenizer("abc"), LowercaseTokenizer(),
+                                       BPE, BPETokenizer(BPE.merges), BPETokenizer(list(BPE.merges)[:2]), BPETokenizer(pattern=r"(?s)."))}
+    assert len(prints) == 8
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"class": "Other"}', '{"class": "CharTokenizer"}', '{"class": ["a"]}',
-                                     '{"class": "CharTokenizer", "alphabet": ""}', '{"class": "LowercaseTokenizer", "vocab_size": 3}'])
+                                     '{"class": "CharTokenizer", "alphabet": ""}', '{"class": "LowercaseTokenizer", "vocab_size": 3}',
+                                     '{"class": "BPETokenizer"}', '{"class": "BPETokenizer", "merges": 3}'])
 def test_a_file_that_holds_no_tokenizer_is_refused(tmp_path, content):
     path = tmp_path / "tokenizer.json"
     path.write_text(content, encoding="utf-8")
@@ -140,3 +144,24 @@ def test_an_unknown_special_token_is_refused():
 def test_a_vocabulary_too_small_for_its_tokens_is_refused():
     with pytest.raises(TokenizerError, match="vocab_size=81 should be at least 82"):
         LowercaseTokenizer(81)
+
+
+TEXT = "to be, or not to be: " * 20 + "Ω" * 40 + "ü"
+
+
+def test_the_tokenizer_of_a_run_is_chosen_by_name():
+    char, lowercase, bpe = (make_tokenizer(name, TEXT, vocab_size=265) for name in ("char", "lowercase", "bpe"))
+    assert char.to_dict() == CharTokenizer.from_text(TEXT).to_dict()
+    assert lowercase.to_dict() == LowercaseTokenizer().to_dict()
+    assert isinstance(bpe, BPETokenizer) and bpe.vocab_size == 265
+
+
+@pytest.mark.parametrize("val_fraction", [0.1, 0.25])
+def test_merges_are_learned_from_the_training_split_alone(val_fraction):
+    learned = make_tokenizer("bpe", TEXT, 265, val_fraction).to_dict()
+    assert learned == BPETokenizer.train(split(TEXT, val_fraction)[0], 265).to_dict() != BPETokenizer.train(TEXT, 265).to_dict()
+
+
+def test_an_unknown_tokenizer_is_refused():
+    with pytest.raises(TokenizerError, match="unknown tokenizer 'bpee': did you mean 'bpe'. Known: char, lowercase, bpe"):
+        make_tokenizer("bpee", TEXT)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-NUMBERS = {"bigram": "01", "attention": "02", "decoder_block": "03", "full_gpt": "04"}
+NUMBERS = {"bigram": "01", "attention": "02", "decoder_block": "03", "full_gpt": "04", "bpe": "05", "time_weighting": "06",
+           "context_rolling": "07"}
 SOLUTION = re.compile(r"<details>\s*<summary>\s*Solution\s*</summary>(.*?)</details>", re.DOTALL)
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 

@@ -1,0 +1,365 @@
+"""Chapter 6: answers that people give, wrong ones with words that their rejection must contain."""
+
+import torch
+from collecting import Answers
+from torch.nn import functional as F
+
+WRONG, RIGHT = Answers(), Answers()
+
+
+def steps_back(T):
+    at = torch.arange(T)
+    return at[:, None] - at
+
+
+# distance_matrix ----------------------------------------------------------------------------------------------------
+
+@RIGHT.to("distance_matrix")
+def by_index(u):
+    d = steps_back(u.shape[1])
+    return u[:, d.clamp(min=0)] * (d >= 0)
+
+
+@RIGHT.to("distance_matrix")
+def by_windows(u):
+    T = u.shape[1]
+    return F.pad(u.flip(-1), (0, T - 1)).unfold(-1, T, 1).flip(-2)
+
+
+@RIGHT.to("distance_matrix")
+def by_diagonals(u):
+    return sum(torch.diag_embed(u[:, [d]].expand(-1, u.shape[1] - d), -d) for d in range(u.shape[1]))
+
+
+@WRONG.to("distance_matrix", "wraps around", "circulant")
+def circulant(u):
+    return u[:, steps_back(u.shape[1]) % u.shape[1]]
+
+
+@WRONG.to("distance_matrix", "wraps around")
+def rolled(u):
+    return torch.stack([u.flip(-1).roll(i + 1, dims=-1) for i in range(u.shape[1])], dim=1)
+
+
+@WRONG.to("distance_matrix", "symmetric")
+def absolute_distance(u):
+    return u[:, steps_back(u.shape[1]).abs()]
+
+
+@WRONG.to("distance_matrix", "future gets weights")
+def clamped_alone(u):
+    return u[:, steps_back(u.shape[1]).clamp(min=0)]
+
+
+@WRONG.to("distance_matrix", "backwards", "u[0]")
+def turned_around(u):
+    T = u.shape[1]
+    d = steps_back(T)
+    return u[:, (T - 1 - d).clamp(max=T - 1)] * (d >= 0)
+
+
+@WRONG.to("distance_matrix", "transposed")
+def queries_in_columns(u):
+    return by_index(u).transpose(1, 2)
+
+
+@WRONG.to("distance_matrix", "distance", "key")
+def by_key_alone(u):
+    return u[:, None].expand(-1, u.shape[1], -1).tril()
+
+
+@WRONG.to("distance_matrix", "distance", "query")
+def by_query_alone(u):
+    return u[:, :, None].expand(-1, -1, u.shape[1]).tril()
+
+
+@WRONG.to("distance_matrix", "diagonal")
+def past_alone(u):
+    return by_index(u).tril(-1)
+
+
+@WRONG.to("distance_matrix", "-inf")
+def ready_for_a_softmax(u):
+    d = steps_back(u.shape[1])
+    return u[:, d.clamp(min=0)].masked_fill(d < 0, float("-inf"))
+
+
+@WRONG.to("distance_matrix", "0")
+def ones_in_the_future(u):
+    d = steps_back(u.shape[1])
+    return torch.where(d >= 0, u[:, d.clamp(min=0)], 1.0)
+
+
+@WRONG.to("distance_matrix", "off by one")
+def one_further(u):
+    T = u.shape[1]
+    d = steps_back(T)
+    return u[:, (d + 1).clamp(0, T - 1)] * (d >= 0)
+
+
+@WRONG.to("distance_matrix", "gradient")
+def cut_off(u):
+    return by_index(u.detach())
+
+
+# token_shift --------------------------------------------------------------------------------------------------------
+
+@RIGHT.to("token_shift")
+def by_cat(x):
+    half = x.shape[-1] // 2
+    past = torch.cat([torch.zeros_like(x[:, :1, :half]), x[:, :-1, :half]], dim=1)
+    return torch.cat([past, x[..., half:]], dim=-1)
+
+
+@RIGHT.to("token_shift")
+def by_pad(x):
+    half = x.shape[-1] // 2
+    return torch.cat([F.pad(x, (0, 0, 1, -1))[..., :half], x[..., half:]], dim=-1)
+
+
+@WRONG.to("token_shift", "roll", "future")
+def by_roll(x):
+    half = x.shape[-1] // 2
+    return torch.cat([x[..., :half].roll(1, dims=1), x[..., half:]], dim=-1)
+
+
+@WRONG.to("token_shift", "ahead")
+def from_the_next(x):
+    half = x.shape[-1] // 2
+    return torch.cat([F.pad(x, (0, 0, -1, 1))[..., :half], x[..., half:]], dim=-1)
+
+
+@WRONG.to("token_shift", "all channels")
+def everything_moves(x):
+    return F.pad(x, (0, 0, 1, -1))
+
+
+@WRONG.to("token_shift", "second half")
+def the_other_half(x):
+    half = x.shape[-1] // 2
+    return torch.cat([x[..., :half], F.pad(x, (0, 0, 1, -1))[..., half:]], dim=-1)
+
+
+@WRONG.to("token_shift", "axis 1", "channels")
+def along_the_channels(x):
+    half = x.shape[-1] // 2
+    return torch.cat([F.pad(x, (1, -1))[..., :half], x[..., half:]], dim=-1)
+
+
+@WRONG.to("token_shift", "axis 1", "batch")
+def along_the_batch(x):
+    half = x.shape[-1] // 2
+    return torch.cat([F.pad(x, (0, 0, 0, 0, 1, -1))[..., :half], x[..., half:]], dim=-1)
+
+
+@WRONG.to("token_shift", "two steps")
+def two_back(x):
+    half = x.shape[-1] // 2
+    return torch.cat([F.pad(x, (0, 0, 2, 0))[:, :x.shape[1], :half], x[..., half:]], dim=-1)
+
+
+@WRONG.to("token_shift", "keeps its own")
+def first_as_it_was(x):
+    half = x.shape[-1] // 2
+    return torch.cat([torch.cat([x[:, :1, :half], x[:, :-1, :half]], dim=1), x[..., half:]], dim=-1)
+
+
+@WRONG.to("token_shift", "every other")
+def alternating(x):
+    y = x.clone()
+    y[..., ::2] = F.pad(x, (0, 0, 1, -1))[..., ::2]
+    return y
+
+
+@WRONG.to("token_shift", "changes its argument")
+def in_place(x):
+    half = x.shape[-1] // 2
+    x[:, 1:, :half] = x[:, :-1, :half].clone()
+    x[:, 0, :half] = 0
+    return x
+
+
+@WRONG.to("token_shift", "nothing is shifted")
+def unchanged(x):
+    return x.clone()
+
+
+@WRONG.to("token_shift", "shape")
+def one_position_more(x):
+    return F.pad(x, (0, 0, 1, 0))
+
+
+@WRONG.to("token_shift", "rounds down")
+def half_rounded_up(x):
+    half = (x.shape[-1] + 1) // 2
+    return torch.cat([F.pad(x, (0, 0, 1, -1))[..., :half], x[..., half:]], dim=-1)
+
+
+# gate ---------------------------------------------------------------------------------------------------------------
+
+def hidden(scores):
+    return scores.masked_fill(torch.ones_like(scores).triu(1).bool(), float("-inf"))
+
+
+@RIGHT.to("gate")
+def difference_of_lse(scores, w):
+    seen = hidden(scores)
+    return ((seen + w.log()).logsumexp(-1) - seen.logsumexp(-1)).exp()
+
+
+@RIGHT.to("gate")
+def mean_of_w(scores, w):
+    return (hidden(scores).softmax(-1) * w).sum(-1)
+
+
+@WRONG.to("gate", "no mask")
+def unmasked(scores, w):
+    return ((scores + w.log()).logsumexp(-1) - scores.logsumexp(-1)).exp()
+
+
+@WRONG.to("gate", "upside down")
+def inverted(scores, w):
+    return 1 / difference_of_lse(scores, w)
+
+
+@WRONG.to("gate", "exp is missing")
+def logarithm(scores, w):
+    return difference_of_lse(scores, w).log()
+
+
+@WRONG.to("gate", "log w")
+def w_added(scores, w):
+    seen = hidden(scores)
+    return ((seen + w).logsumexp(-1) - seen.logsumexp(-1)).exp()
+
+
+@WRONG.to("gate", "divided", "difference")
+def ratio_of_lse(scores, w):
+    seen = hidden(scores)
+    return (seen + w.log()).logsumexp(-1) / seen.logsumexp(-1)
+
+
+@WRONG.to("gate", "divided by the sum")
+def numerator_alone(scores, w):
+    return (hidden(scores).exp() * w).sum(-1)
+
+
+@WRONG.to("gate", "over the queries", "last axis")
+def over_queries(scores, w):
+    seen = hidden(scores)
+    return ((seen + w.log()).logsumexp(0) - seen.logsumexp(0)).exp()
+
+
+@WRONG.to("gate", "large scores", "LSE")
+def naive_sums(scores, w):
+    e = hidden(scores).exp()
+    return (e * w).sum(-1) / e.sum(-1)
+
+
+@WRONG.to("gate", "plain mean")
+def counted_alike(scores, w):
+    return w.tril().sum(-1) / torch.arange(1, len(w) + 1)
+
+
+@WRONG.to("gate", "1 everywhere")
+def of_normalised_rows(scores, w):
+    return (hidden(scores) + w.log()).softmax(-1).sum(-1)
+
+
+@WRONG.to("gate", "mean of log w")
+def geometric(scores, w):
+    return (hidden(scores).softmax(-1) * w.log()).sum(-1)
+
+
+@WRONG.to("gate", "gradient")
+def without_gradients(scores, w):
+    return difference_of_lse(scores.detach(), w)
+
+
+@WRONG.to("gate", "shape")
+def kept_axis(scores, w):
+    return (hidden(scores).softmax(-1) * w).sum(-1, keepdim=True)
+
+
+# best_weights -------------------------------------------------------------------------------------------------------
+
+@RIGHT.to("best_weights")
+def normal_equations(f, target):
+    G = torch.einsum("ndc,nec->de", f, f)
+    return torch.linalg.solve(G, torch.einsum("ndc,nc->d", f, target))
+
+
+@RIGHT.to("best_weights")
+def least_squares(f, target):
+    return torch.linalg.lstsq(f.transpose(1, 2).flatten(0, 1), target.flatten()[:, None]).solution[:, 0]
+
+
+@RIGHT.to("best_weights")
+def of_means(f, target):
+    G = torch.einsum("ndc,nec->de", f, f) / len(f)
+    return torch.linalg.inv(G) @ (torch.einsum("ndc,nc->d", f, target) / len(f))
+
+
+@WRONG.to("best_weights", "alone", "overlap")
+def each_alone(f, target):
+    return torch.einsum("ndc,nc->d", f, target) / f.square().sum((0, 2))
+
+
+@WRONG.to("best_weights", "solved")
+def products(f, target):
+    return torch.einsum("ndc,nc->d", f, target)
+
+
+@WRONG.to("best_weights", "multiplied")
+def multiplied(f, target):
+    return torch.einsum("ndc,nec->de", f, f) @ torch.einsum("ndc,nc->d", f, target)
+
+
+@WRONG.to("best_weights", "one w serves all channels")
+def by_channel(f, target):
+    return torch.stack([normal_equations(f[..., [c]], target[..., [c]]) for c in range(f.shape[-1])]).mean(0)
+
+
+@WRONG.to("best_weights", "means are taken away")
+def centred(f, target):
+    return normal_equations(f - f.mean(0), target - target.mean(0))
+
+
+@WRONG.to("best_weights", "averaged", "alike")
+def half_averaged(f, target):
+    return normal_equations(f, target) / len(f)
+
+
+@WRONG.to("best_weights", "ridge")
+def with_ridge(f, target):
+    G = torch.einsum("ndc,nec->de", f, f) + torch.eye(f.shape[1], dtype=f.dtype)
+    return torch.linalg.solve(G, torch.einsum("ndc,nc->d", f, target))
+
+
+@WRONG.to("best_weights", "negative")
+def positive_alone(f, target):
+    return normal_equations(f, target).relu()
+
+
+@WRONG.to("best_weights", "sum to 1")
+def normalised(f, target):
+    w = normal_equations(f, target)
+    return w / w.sum()
+
+
+@WRONG.to("best_weights", "added up")
+def channels_summed_first(f, target):
+    return normal_equations(f.sum(-1, keepdim=True), target.sum(-1, keepdim=True))
+
+
+@WRONG.to("best_weights", "come closer")
+def a_few_steps_of_descent(f, target):
+    w = torch.zeros(f.shape[1], dtype=f.dtype)
+    for _ in range(20):
+        w = w + 0.01 * torch.einsum("ndc,nc->d", f, target - torch.einsum("ndc,d->nc", f, w)) / len(f)
+    return w
+
+
+@WRONG.to("best_weights", "shape")
+def a_column(f, target):
+    return torch.linalg.lstsq(f.transpose(1, 2).flatten(0, 1), target.flatten()[:, None]).solution
