@@ -1,7 +1,7 @@
 """Distance to the floor: what a model pays for plays of the Little Theatre beyond what their author pays, and for what.
 
->>> gap_by_kind(model, tokenizer, generate(50_000, level=2, seed=1), level=2)       # plays that the model has never seen
-{'choice': 1.1, 'spelling': 0.2, …, 'fact': 0.9}
+    gap_by_kind(model, tokenizer, generate(50_000, level=2, seed=1), level=2)       # plays that the model has never seen
+    {'choice': 1.1, 'spelling': 0.2, …, 'fact': 0.9}
 """
 
 from collections.abc import Sequence

@@ -5,9 +5,17 @@ it at once. What it must remember (who speaks, who holds the lamp, which rhyme i
 already written. So each play can come about in one way only, and the same program that writes plays tells what any
 play's next character costs: the floor below which no model's loss can go.
 
->>> play = next(plays(level=1, seed=14))
+>>> play = next(plays(level=1, seed=30))
 >>> print(play.strip())
->>> round(score(play, level=1).nats, 2)
+It is noon in the forest.
+  Miller: The horse near the dogs burns.
+  Bear: Count: five and two make seven.
+  Raven: (he nods [and turns])
+[Exeunt.]
+>>> round(score(play, level=1).nats, 2), round(entropy(level=1), 2)     # this play, and plays on average
+(32.05, 33.04)
+
+The file is long for its vocabulary and for the plays' own templates; the machinery is `make_choice` and `perform`.
 """
 
 import math
@@ -16,7 +24,7 @@ import re
 from bisect import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from itertools import accumulate
 from os.path import commonprefix
 
@@ -92,7 +100,7 @@ def _one_of(weights):
     return {head: weight / total for head, weight in weights.items()}
 
 
-@lru_cache
+@cache
 def grammar(level: int = 3) -> dict[str, Slot]:
     """Every slot of plays of that level."""
     if level not in LEVELS:
@@ -140,7 +148,7 @@ def play_template(level: int) -> str:
     return OPENING[level] + 2 * SPEECH + "{more}"
 
 
-@lru_cache
+@cache
 def parse(template: str) -> list[tuple[str, str]]:
     """[(slot, the text after it), …]; text before the first slot comes after the slot "", which is empty.
 
@@ -162,7 +170,7 @@ class Choice:
     kinds: tuple[tuple[int, ...], ...]              # likewise, as places in KINDS
 
 
-@lru_cache(maxsize=None)
+@cache
 def make_choice(among: tuple[str, ...], kind: str, options: tuple[tuple[str, float], ...], after: str) -> Choice:
     """Spell a choice out.
 
@@ -175,7 +183,7 @@ def make_choice(among: tuple[str, ...], kind: str, options: tuple[tuple[str, flo
         ordered = sorted(strings)
         clash = [(short, long) for short, long in zip(ordered, ordered[1:], strict=False) if long.startswith(short)]
         if clash:
-            raise ValueError("not prefix-free: {0!r} begins {1!r}".format(*clash[0]))
+            raise ValueError(f"not prefix-free: {clash[0][0]!r} begins {clash[0][1]!r}")
     logp, kinds = [], []
     for (word, _), text in zip(options, texts, strict=True):
         steps, names = [], []
@@ -200,17 +208,15 @@ def possibilities(slot: Slot, memory: Mapping[str, str]) -> tuple[tuple[str, flo
 def perform(level: int, pick: Callable[[Choice], int]) -> None:
     """Go through one play; `pick` says which text of each choice comes next."""
     slots, memory = grammar(level), {}
-
-    def go_through(template):
-        for name, after in parse(template):
-            slot = slots[name]
-            choice = make_choice(slot.among, slot.kind, possibilities(slot, memory), "" if slot.follow else after)
-            word = choice.words[pick(choice)]
-            memory[slot.to or name] = word
-            if slot.follow:
-                go_through(slot.follow.get(word, "") + after)
-
-    go_through(play_template(level))
+    to_come = parse(play_template(level))[::-1]                 # the next one last
+    while to_come:
+        name, after = to_come.pop()
+        slot = slots[name]
+        choice = make_choice(slot.among, slot.kind, possibilities(slot, memory), "" if slot.follow else after)
+        word = choice.words[pick(choice)]
+        memory[slot.to or name] = word
+        if slot.follow:
+            to_come += parse(slot.follow.get(word, "") + after)[::-1]
 
 
 def plays(level: int = 3, seed: int = 1337) -> Iterator[str]:
