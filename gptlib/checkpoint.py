@@ -16,10 +16,12 @@ from torch import nn
 
 from gptlib.bigram import Bigram
 from gptlib.config import ConfigError, GPTConfig
+from gptlib.context_rolling import RollingConfig, RollingGPT
 from gptlib.model import GPT
 from gptlib.tokenizer import Tokenizer, TokenizerError, load_tokenizer
 
-MODELS = {"GPT": lambda config: GPT(GPTConfig(**config)), "Bigram": lambda config: Bigram(**config)}
+MODELS = {"GPT": lambda config: GPT(GPTConfig(**config)), "Bigram": lambda config: Bigram(**config),
+          "RollingGPT": lambda config: RollingGPT(RollingConfig(**config))}
 
 
 OPTIMIZER = "optimizer."         # what the names of its tensors begin with
