@@ -29,14 +29,28 @@ def configs(preset):
 
 
 def test_every_published_system_has_one():
-    assert [path.stem for path in PRESETS] == ["mygpt", "nanogpt", "nanogpt_laptop", "nanogpt_reference", "picogpt",
-                                               "shakegpt_v1", "shakegpt_v2", "shakegpt_v3"]
+    assert [path.stem for path in PRESETS] == ["mygpt", "mygpt_shifted", "mygpt_toeplitz", "mygpt_tuned", "mygpt_weighted",
+                                               "nanogpt", "nanogpt_laptop", "nanogpt_reference", "picogpt", "shakegpt_v1",
+                                               "shakegpt_v2", "shakegpt_v3"]
 
 
 @each_preset
 def test_it_is_accepted_and_brings_its_published_figures(preset):
     configs(preset)
     assert preset["published"] and preset["out_dir"].startswith("runs/")
+
+
+def test_mygpts_arms_differ_in_time_weighting_and_token_shift_alone():
+    arms = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in PRESETS if path.stem.startswith("mygpt")}
+    said = {name: {key: arm.get(key) for key in ("attention", "token_shift")} for name, arm in arms.items()}
+    assert said == {"mygpt": {"attention": None, "token_shift": None},
+                    "mygpt_weighted": {"attention": "time_weighted", "token_shift": None},
+                    "mygpt_toeplitz": {"attention": "toeplitz", "token_shift": None},
+                    "mygpt_shifted": {"attention": None, "token_shift": True},
+                    "mygpt_tuned": {"attention": "time_weighted", "token_shift": True}}
+    rest = [{key: value for key, value in arm.items() if key not in ("attention", "token_shift", "out_dir", "published")}
+            for arm in arms.values()]
+    assert all(other == rest[0] for other in rest)
 
 
 @each_preset

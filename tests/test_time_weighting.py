@@ -280,7 +280,10 @@ def test_the_shift_reaches_attention_and_not_the_feed_forward_layer(tiny):
 
 @pytest.fixture(scope="module")
 def measured():
-    return json.loads((Path(__file__).parents[1] / "benchmarks/time_weighting.json").read_text(encoding="utf-8"))
+    path = Path(__file__).parents[1] / "benchmarks/time_weighting.json"
+    if not path.is_file():
+        pytest.skip("not measured yet: python benchmarks/time_weighting.py")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_the_grid_is_whole_and_each_arm_has_three_seeds(measured):
