@@ -50,3 +50,19 @@ merge: $(READY)
 
 #: make clean             remove what the commands above made, but for .venv and downloads
 clean:    ; rm -rf runs build .pytest_cache .ruff_cache .hypothesis
+
+# Sphinx and its kin: for the next two and their tests, not for whoever only reads.
+SITE := .venv/.installed-site
+$(SITE): $(READY)
+	sh tools/install.sh dev,site
+	touch $@
+test: $(SITE)
+.PHONY: site editions
+
+#: make site              the chapters as web pages in build/site, with search, glossary and the library's reference
+site: $(SITE)
+	$(PY) tools/make_site.py
+
+#: make editions          student and instructor notebooks and slides, in build/editions
+editions: $(SITE)
+	$(PY) tools/editions.py

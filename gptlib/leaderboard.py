@@ -42,7 +42,7 @@ def leaderboard(rows: list[dict]) -> str:
     """The table as text. Losses are in nats per character; knowing nothing costs ln V of them."""
     if not rows:
         return "no results yet: run the chapters, or `make course`"
-    uniform = math.log(rows[0]["vocab_size"])
+    uniform = math.log(min(row["vocab_size"] for row in rows))      # of the characters: other tokens are more
     lines = [f"{'chapter':<18}{'model':<16}{'parameters':>12}{'seconds':>9}{'val loss':>10}{'bits/char':>11}{'share of ln V':>15}",
              f"{'':<18}{'guessing (ln V)':<16}{0:>12}{0:>9}{uniform:>10.4f}{uniform * BITS:>11.4f}{1:>15.1%}"]
     for row in rows:
