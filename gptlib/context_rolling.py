@@ -72,16 +72,6 @@ class RollingCache:
         self.kv: KVCache | None = None                  # of the context and the window's tokens
         self.hidden: list[Tensor] = []                  # the final states of its tokens, (B, …, C) each
 
-    @property
-    def length(self) -> int:
-        """Tokens of the window under way."""
-        return sum(h.shape[1] for h in self.hidden)
-
-    @length.setter
-    def length(self, length):
-        raise ValueError("with a cache, all rows of a RollingGPT stand at the same place of their windows: "
-                         "give prompts of one length, or cache=False")
-
 
 class RollingGPT(GPT):
     """A recurrent network whose cell is a transformer: (context, window) -> (logits, next context).
@@ -167,7 +157,7 @@ class RollingGPT(GPT):
                 h = self._through_the_blocks(self.token_embedding(tokens), cache.kv)
             cache.hidden.append(h)
             states.append(h)
-            if cache.length == self.config.window:
+            if sum(part.shape[1] for part in cache.hidden) == self.config.window:
                 self._close_window(cache)
         return states
 

@@ -1,7 +1,9 @@
 """Windows that hand each other a context: causal, each target once, the same with a cache, and a memory only where there should be one."""
 
+import json
 import math
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -196,12 +198,11 @@ def test_each_token_goes_through_the_blocks_once_however_long_the_text(how, extr
         assert sum(vectors) == windows * (W + extra)
 
 
-def test_prompts_of_different_lengths_need_no_cache_and_say_so():
+def test_prompts_of_different_lengths_are_each_continued_from_their_own_windows():
     model, prompts = rolling(), [tokens(1, 5)[0], tokens(1, 9)[0]]
-    with pytest.raises(ValueError, match="give prompts of one length, or cache=False"):
-        generate(model, prompts, 3, seed=0)
-    rows = generate(model, prompts, 9, seed=0, cache=False)
-    assert torch.equal(rows[1], generate(model, prompts[1][None], 9, seed=1)[0])
+    rows = generate(model, prompts, 9, seed=0)                              # their borders differ, so without a cache
+    for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        assert torch.equal(row, generate(model, prompt[None], 9, seed=i)[0])
 
 
 # Gradients ------------------------------------------------------------------------------------------------------------
@@ -410,3 +411,27 @@ def test_training_moves_it_and_the_curve_has_an_entry_a_step():
     model = GPT(GPTConfig(courier.vocab_size, block_size=32, n_layer=1, n_head=1, n_embd=8))
     curve = train_on_courier(model, courier, TrainConfig(max_steps=60, batch_size=16, learning_rate=1e-2, warmup=5))
     assert len(curve) == 60 and curve[-1] < 1.0 < 1.5 < curve[0]
+
+
+# What is committed --------------------------------------------------------------------------------------------------------
+
+MEASURED = json.loads((Path(__file__).parents[1] / "benchmarks/context_rolling.json").read_text(encoding="utf-8"))
+
+
+def test_the_measurement_says_what_was_measured_and_its_floors_are_the_courier_s():
+    assert {"measures", "corpus", "corpus_sha256", "date", "revision", "code", "rolling_code", "machine", "torch"} <= set(MEASURED)
+    assert MEASURED["courier"]["floors"] == pytest.approx(Courier(**MEASURED["courier"]["rules"]).floors())
+    assert MEASURED["text"]["window"] * MEASURED["text"]["windows"] == 256
+
+
+@pytest.mark.parametrize("experiment", ["courier", "capacity", "text"])
+def test_no_run_is_counted_twice(experiment):
+    runs = [tuple(run.get(name) for name in ("corpus", "arm", "n_facts", "seed")) for run in MEASURED[experiment]["runs"]]
+    assert len(set(runs)) == len(runs)
+
+
+def test_no_courier_beats_the_floor_of_a_perfect_memory_and_memories_are_compared_at_equal_size():
+    runs = MEASURED["courier"]["runs"]
+    assert all(run["scores"]["all"] > MEASURED["courier"]["floors"]["a perfect memory"] - 0.005 for run in runs)
+    parameters = {run["arm"]: run["parameters"] for run in runs}
+    assert parameters["memory token"] == pytest.approx(parameters["mean"], rel=0.002)

@@ -103,8 +103,12 @@ def table(tmp_path_factory):
     assert main(["grade", str(folder), "--out", str(out), "--seconds", "1", "--memory", "300", "--workers", "2"]) == 0
     with open(out, newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
-    assert not list(folder.rglob("junk.txt")) and not Path("junk.txt").exists()
+    assert {path.name for path in folder.rglob("*.*")} == {Path(name).name for name, _, _ in CLASS}
     return {row["submission"]: row for row in rows}
+
+
+def test_what_an_answer_writes_lands_neither_here_nor_beside_the_notebooks(table):
+    assert not Path("junk.txt").exists()                # the fixture looks beside the notebooks
 
 
 def test_thirty_submissions_have_a_row_each(table):

@@ -237,7 +237,7 @@ def test_the_text_streams_and_stop_ends_it(sampler):
 
     async def reader():
         sampler.sample.click()
-        while len(seen) < 5:
+        while len(seen) < 5 and not sampler.task.done():
             await asyncio.sleep(0)
         assert sampler.sample.disabled and not sampler.stop.disabled
         sampler.sample.click()                      # a second click, sent before the button was seen to be grey
@@ -412,7 +412,7 @@ def test_a_run_on_the_board_is_the_run_that_train_makes(board, tiny):
 def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_weights(board, tiny):
     async def reader():
         board.go.click()
-        while len(board.history) < 2:               # step 3 has been measured
+        while len(board.history) < 2 and not board.task.done():                     # until step 3 has been measured
             await asyncio.sleep(0.001)
         assert board.go.disabled and not board.stop.disabled
         board.stop.click()
