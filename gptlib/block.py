@@ -36,5 +36,6 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:        # (B, T, C) -> (B, T, C)
         read = self.norm1(x)
-        x = x + self.attention(shift_tokens(read, cache) if self.token_shift else read, cache)
+        read = shift_tokens(read, cache) if self.token_shift else read
+        x = x + (self.attention(read) if cache is None else self.attention(read, cache))        # a reader's own may know no cache
         return x + self.feed_forward(self.norm2(x))

@@ -43,6 +43,7 @@ CHECKS = {chapter: {name.removeprefix("check_"): check for name, check in
                     vars(importlib.import_module(f"gptlib.exercises.{chapter}")).items() if name.startswith("check_")}
           for chapter in CHAPTERS}
 PASSED, NOT_ATTEMPTED, MISSING = "passed", "not attempted", "missing: the notebook defines no function of this name"
+PARSING = threading.Lock()                              # Python 3.11 counts the depth of all threads' trees together
 MOST_OUTPUT = 1_000_000                                 # characters that an answer may print
 MOST_BYTES = 50_000_000                                 # of a notebook's file, outputs and all
 PATIENCE = 6                                            # times the limit on computing that an answer may take by the clock
@@ -150,7 +151,9 @@ class Source:
             cell = re.sub(r"^\s*%%.*", "", cell)                                    # %%time and its like
             try:
                 cell = TransformerManager().transform_cell(cell)                    # %lines and !lines become calls
-                for tree in ast.parse(cell).body:
+                with PARSING:
+                    body = ast.parse(cell).body
+                for tree in body:
                     self._add(tree, f"cell {i + 1}", cell)
             except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
                 self.broken.append((cell, error))

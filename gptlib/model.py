@@ -129,7 +129,7 @@ class GPT(nn.Module):
                              "was the text encoded by another tokenizer?") from None
         x = F.dropout(self.positions(x, start), self.config.dropout, self.training)
         for i, block in enumerate(self.blocks):
-            x = block(x, cache and cache.layers[i])
+            x = block(x) if cache is None else block(x, cache.layers[i])       # a block of the reader's own may know no cache
         if cache is not None:
             cache.length = start + T
         x = self.final_norm(x)

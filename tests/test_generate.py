@@ -326,13 +326,21 @@ def test_memory_stays_flat_over_ten_thousand_tokens(tiny):
     tokens = generate_tokens(tiny(n_layer=1, n_head=1, n_embd=4).eval(), torch.tensor([[1]]), 10_000, seed=0)
 
     def held_after(steps):
+        """Bytes of all that the generator reaches, the model and its cache among it."""
         for _ in range(steps):
             next(tokens)
-        gc.collect()
-        objects = gc.get_objects()
-        return sum(map(sys.getsizeof, objects)) + sum(x.untyped_storage().nbytes() for x in objects if type(x) is torch.Tensor)
+        found, todo = {}, list(tokens.gi_frame.f_locals.values())
+        while todo:
+            thing = todo.pop()
+            if id(thing) in found or isinstance(thing, (type, type(sys), type(held_after))):
+                continue
+            found[id(thing)] = thing
+            todo += thing.__dict__.values() if hasattr(thing, "__dict__") else gc.get_referents(thing)
+        things = list(found.values())
+        return sum(map(sys.getsizeof, things)) + sum(x.untyped_storage().nbytes() for x in things if isinstance(x, torch.Tensor))
 
     early = held_after(1000)
+    assert early > 3 * 4 * 4 * 4                                    # it finds the cache, for one
     assert held_after(9000) - early < 20_000                        # bytes; one number kept for each token would be 72,000
 
 

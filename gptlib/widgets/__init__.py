@@ -1,7 +1,7 @@
 """Controls to play with, for JupyterLab: thin shells over functions that are tested without them.
 
 >>> from gptlib.widgets import Sampler
->>> Sampler()                       # the checkpoints in runs/; or Sampler({"mine": (model, tokenizer)})
+>>> sampler = Sampler()             # the checkpoints in runs/; or Sampler({"mine": (model, tokenizer)})
 
 Each shows a picture that `widget.picture()` also gives as a figure and its text, for `plot.show(*widget.picture())`,
 and leaves a table or a text behind where no kernel runs.
