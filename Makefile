@@ -24,6 +24,11 @@ test: $(READY)
 measure: $(READY)
 	$(PY) benchmarks/recipe.py
 	$(PY) benchmarks/plan.py
+	$(PY) benchmarks/bpe.py
+	$(PY) benchmarks/generate.py
+	$(PY) benchmarks/theatre.py
+	$(PY) benchmarks/time_weighting.py
+	$(PY) benchmarks/context_rolling.py
 
 #: make sweep GRID=…      run a grid of parameters and seeds, such as notebooks/params/sweep_lr.yaml, in parallel
 sweep: $(READY)
