@@ -93,9 +93,9 @@ def pick(probabilities: Tensor, numbers: Sequence[float]) -> Tensor:
     >>> pick(torch.tensor([[0.2, 0.0, 0.8], [0.2, 0.0, 0.8]]), [0.1, 0.2])
     tensor([0, 2])
     """
-    reached = probabilities.double().cumsum(-1)                                     # (B, V)
-    numbers = torch.tensor(numbers, dtype=torch.double, device=reached.device)[:, None]
-    return (reached / reached[:, -1:] <= numbers).sum(-1)
+    reached = probabilities.cpu().double().cumsum(-1)                               # (B, V); Apple's GPUs have no doubles
+    numbers = torch.tensor(numbers, dtype=torch.double)[:, None]
+    return (reached / reached[:, -1:] <= numbers).sum(-1).to(probabilities.device)
 
 
 class Windows:

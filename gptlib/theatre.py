@@ -55,7 +55,7 @@ RHYMES = (("sea", "tree", "bee", "key"), ("day", "way", "clay", "hay"), ("night"
 BRACKETS = {"(": ")", "[": "]", "<": ">"}
 
 OPENING = {1: "It is {time} in the {place}.\n",
-           2: "{a} and {b} meet in the {place} at {time}.\n[There lies a {thing} between them.]\n",
+           2: "{a} and {b} meet in the {place} at {time}.\n[Between {=a} and {=b} lies a {thing}.]\n",
            3: "{a} and {b} meet in the {place} at {time}.\n[{owner} has a {look} {thing}.]\n"}
 SPEECH = "  {speaker}: {line}\n"
 CLOSING = {1: "[Exeunt.]\n\n",
