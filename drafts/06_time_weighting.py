@@ -697,3 +697,177 @@ verdict("without positions, below plain attention with them", [
 #
 # Mind the limits: one small shape, a short training, one learning rate for all arms, three seeds, a text without long memory. Whether the gains last through 150 epochs of MyGPT's own size takes a GPU; the presets below are ready.
 
+
+# %% [markdown]
+# ## Exercises
+#
+# Write each function, then run the cell below it: it tells you whether the function is right, and if not, what to look at. Hints and solutions are folded away.
+
+# %% [markdown]
+# ### Exercise 1 · A matrix of distances
+#
+# Without a loop over queries: `u[h, i - j]` at `[h, i, j]` where the key j is not in the future, else 0.
+#
+# `[[5, 3, 2]]` becomes `[[[5, 0, 0], [3, 5, 0], [2, 3, 5]]]`.
+
+# %%
+def distance_matrix(u):
+    """u (H, T), one weight for each head and distance: (H, T, T), with rows for queries and columns for keys."""
+    ...
+
+
+# %%
+from gptlib.exercises import time_weighting as exercises
+
+exercises.check_distance_matrix(distance_matrix)
+
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# A column of positions less a row of positions holds all distances. Index `u[:, …]` with it; negative ones would count from the end, so clamp them, then multiply by what is allowed.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def distance_matrix(u):
+#     at = torch.arange(u.shape[1], device=u.device)
+#     d = at[:, None] - at                                            # (T, T)
+#     return u[:, d.clamp(min=0)] * (d >= 0)
+# ```
+#
+# </details>
+
+# %% [markdown]
+# ### Exercise 2 · Token shift
+#
+# The first C // 2 channels of each position are replaced by those of the position before; the first position gets zeros there. The other channels stay.
+#
+# `[[[1, 2], [3, 4], [5, 6]]]` becomes `[[[0, 2], [1, 4], [3, 6]]]`.
+
+# %%
+def token_shift(x):
+    """x (B, T, C): a new (B, T, C) whose first C // 2 channels come from one position before."""
+    ...
+
+
+# %%
+exercises.check_token_shift(token_shift)
+
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# `x.roll(1, dims=1)` is nearly it, and leaks: what falls off the end comes back at the beginning. Put zeros there.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def token_shift(x):
+#     half = x.shape[-1] // 2
+#     before = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)
+#     return torch.cat([before[..., :half], x[..., half:]], dim=-1)
+# ```
+#
+# </details>
+
+# %% [markdown]
+# ### Exercise 3 · The gate
+#
+# For each query i, over its keys 0 … i: the factor by which biased attention (scores + log w) must be multiplied to become time-weighting. Scores come unmasked and may be large; w is positive.
+#
+# With scores all 0 and `w = [[2, 1], [1, 3]]` the gates are `[2, 2]`.
+
+# %%
+def gate(scores, w):
+    """scores and w (T, T) each, rows for queries: the gates, (T,)."""
+    ...
+
+
+# %%
+exercises.check_gate(gate)
+
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# It is a mean of w. Or, as fused kernels can give it: the exp of a difference of two `logsumexp`s, both of them masked.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def gate(scores, w):
+#     seen = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf)
+#     return ((seen + w.log()).logsumexp(-1) - seen.logsumexp(-1)).exp()
+# ```
+#
+# </details>
+
+# %% [markdown]
+# ### Exercise 4 · The best weights
+#
+# One weight for each of D parts, so that Σ_d w_d f_d comes closest to the target, in squares summed over positions and channels. Build G and c, and solve.
+#
+# For one channel, `f = [[[1], [1]], [[0], [1]]]` and target `[[3], [2]]`: G is `[[1, 1], [1, 2]]`, c is `[3, 5]`, and the weights are `[1, 2]`.
+
+# %%
+def best_weights(f, target):
+    """f (N, D, C), target (N, C): the weights, (D,)."""
+    ...
+
+
+# %%
+exercises.check_best_weights(best_weights)
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# `torch.einsum("ndc,nec->de", f, f)` sums over positions and channels at once. `torch.linalg.solve(G, c)` gives w.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def best_weights(f, target):
+#     G = torch.einsum("ndc,nec->de", f, f)
+#     c = torch.einsum("ndc,nc->d", f, target)
+#     return torch.linalg.solve(G, c)
+# ```
+#
+# </details>
+
+# %% [markdown]
+# ## The leaderboard so far
+#
+# The live Toeplitz model of the last seed, on the whole validation split. It was trained for a moment only; the chapters before took longer.
+
+# %%
+from gptlib.leaderboard import leaderboard, read_results, save_result
+
+out, model = project_dir() / out_dir, models["Toeplitz"]
+val_loss, val_accuracy = evaluate(model, val_ids, block_size)
+save_result(out, chapter="06_time_weighting", model="Toeplitz GPT", parameters=model.parameter_table()["total"], val_loss=val_loss,
+            val_acc=val_accuracy, seconds=history[-1]["seconds"], vocab_size=V, corpus=text_corpus, val_text=tokenizer.decode(val_ids),
+            seed=seed + n_seeds - 1, steps=max_steps, block_size=block_size, live={arm: list(losses) for arm, losses in ends.items()})
+print(leaderboard(read_results(out.parent, text_corpus)))
+
+# %% [markdown]
+# ## What you know now
+#
+# - Time-weighting is a relative position bias inside the softmax times a gate outside it, to the last digit.
+# - Its best weights have a closed form where the loss is quadratic, and there they can be negative.
+# - A claim about two changes made at once is a claim about neither. Each needs an arm of its own, and seeds.
+#
+# In any run of chapter 4: `attention` and `token_shift` are parameters. MyGPT's own size, each trick apart: `make train PRESET=mygpt_weighted`, `mygpt_toeplitz`, `mygpt_shifted`, `mygpt_tuned` (both), beside `mygpt`.
+
+# %% [markdown]
+# **Where this comes from.** Time-weighting and token shift: B. Peng, in the code that became RWKV ([2023](https://arxiv.org/abs/2305.13048)); the tables, the name and the claims tested here: MyGPT. T5's bias: Raffel et al. ([2020](https://arxiv.org/abs/1910.10683)); ALiBi: Press et al. ([2022](https://arxiv.org/abs/2108.12409)); KERPLE: Chi et al. ([2022](https://arxiv.org/abs/2205.09921)); FIRE: Li et al. ([2024](https://arxiv.org/abs/2310.04418)); AFT: Zhai et al. ([2021](https://arxiv.org/abs/2105.14103)); Hyena: Poli et al. ([2023](https://arxiv.org/abs/2302.10866)); NoPE: Haviv et al. ([2022](https://arxiv.org/abs/2203.16634)), Kazemnejad et al. ([2023](https://arxiv.org/abs/2305.19466)); gated attention: Qiu et al. ([2025](https://arxiv.org/abs/2505.06708)); the filter: Wiener (1949).
+#
+# **Next:** [chapter 7](07_context_rolling.ipynb) carries a memory from window to window.
