@@ -1,12 +1,14 @@
 """How near a small GPT comes to the floor in three minutes: its gap to the Little Theatre's own score, by kind of dependency.
 
-    python benchmarks/theatre.py                            levels 1 and 2, 3 seeds each: about 15 minutes on two quiet cores;
-                                                            writes benchmarks/theatre.json
+    python benchmarks/theatre.py                            levels 1 and 2, 3 seeds each, then the course's other models at
+                                                            level 2: about 25 minutes on two quiet cores; writes
+                                                            benchmarks/theatre.json
     python benchmarks/theatre.py --levels 2 --seeds 1       a trial; writes nothing
 
 Gate: below 0.02 nats a character at level 1 and below 0.05 at level 2, after at most 180 seconds of training on two
 cores. Each model trains on windows of plays drawn from its seed, is measured on plays that it has never seen, and
-writes some of its own, which the scorer reads: how many are plays, from the first character to the last?
+writes some of its own, which the scorer reads: how many are plays, from the first character to the last? The gate's
+model has token shift (chapter 6); beside it stand the counted bigram, one block, and the same GPT without the shift.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+from gptlib.bigram import Bigram, count_bigrams
 from gptlib.config import GPTConfig, TrainConfig
 from gptlib.data import split
 from gptlib.floor import below_floor, gap_by_kind
@@ -38,6 +41,7 @@ CHARACTERS = 4_000_000          # of training text, a little more than a run rea
 MODEL = GPTConfig(vocab_size=1, block_size=256, n_layer=3, n_embd=96, token_shift=True)         # the vocabulary is the level's
 TRAINING = TrainConfig(max_steps=1600, batch_size=8, eval_interval=400)
 SAMPLES = 64                    # plays that each model begins
+OTHERS = {"one block": replace(MODEL, n_layer=1, token_shift=False), "GPT": replace(MODEL, token_shift=False)}
 
 
 def main() -> None:
@@ -48,6 +52,8 @@ def main() -> None:
     whole = tuple(options.levels) == LEVELS and tuple(options.seeds) == SEEDS
     results = [measure(level, options.seeds) for level in options.levels]
     if whole:
+        others = {"bigram, counted": [counted_bigram(2, seed) for seed in SEEDS]}
+        others |= {name: [one_run(2, seed, config) for seed in SEEDS] for name, config in OTHERS.items()}
         fresh = "".join(fresh_plays(level) for level in LEVELS)
         revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
         about = {"measures": "a small GPT's excess over the Little Theatre's own score, in nats per character and per play by kind, "
@@ -55,7 +61,7 @@ def main() -> None:
                  "corpus": "gptlib.theatre: the unseen plays", "corpus_sha256": hashlib.sha256(fresh.encode()).hexdigest(),
                  "date": time.strftime("%Y-%m-%d"), "revision": revision, "code": code_hash(),
                  "machine": f"{platform.machine()}, {torch.get_num_threads()} threads", "torch": torch.__version__}
-        (HERE / "theatre.json").write_text(json.dumps(about | {"results": results}, indent=1) + "\n", encoding="utf-8")
+        (HERE / "theatre.json").write_text(json.dumps(about | {"results": results, "others": others}, indent=1) + "\n", encoding="utf-8")
 
 
 def fresh_plays(level: int) -> str:
@@ -73,12 +79,23 @@ def measure(level: int, seeds: list[int]) -> dict:
             "std": statistics.stdev(gaps) if len(gaps) > 1 else None, "passed": passed}
 
 
-def one_run(level: int, seed: int) -> dict:
+def text_of(level: int, seed: int):
+    """A run's tokenizer, its two splits, and the plays that it is measured on."""
     text, fresh = generate(CHARACTERS, level, seed), fresh_plays(level)
     tokenizer = CharTokenizer.from_text(text + fresh)
-    train_ids, val_ids = split(torch.tensor(tokenizer.encode(text)), val_fraction=0.01)
+    return tokenizer, *split(torch.tensor(tokenizer.encode(text)), val_fraction=0.01), fresh
+
+
+def counted_bigram(level: int, seed: int) -> dict:
+    tokenizer, train_ids, _, fresh = text_of(level, seed)
+    gap, plays = gap_by_kind(Bigram.from_counts(count_bigrams(train_ids, tokenizer.vocab_size)), tokenizer, fresh, level), fresh.count(END)
+    return {"seed": seed, "gap_per_character": sum(gap.values()) * plays / len(fresh), "gap_per_play_by_kind": gap}
+
+
+def one_run(level: int, seed: int, config: GPTConfig = MODEL) -> dict:
+    tokenizer, train_ids, val_ids, fresh = text_of(level, seed)
     torch.manual_seed(seed)
-    model = GPT(replace(MODEL, vocab_size=tokenizer.vocab_size))
+    model = GPT(replace(config, vocab_size=tokenizer.vocab_size))
     row = train(model, train_ids, val_ids, MODEL.block_size, replace(TRAINING, seed=seed)).history[-1]
     gap, floor = gap_by_kind(model, tokenizer, fresh, level), score(fresh, level)
     excess = sum(gap.values()) * len(floor.starts)

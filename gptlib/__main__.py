@@ -14,10 +14,10 @@ import yaml
 from gptlib.bigram import Bigram, count_bigrams
 from gptlib.checkpoint import load_checkpoint
 from gptlib.config import ConfigError, GPTConfig, TrainConfig, did_you_mean, from_parameters, project_dir
+from gptlib.context_rolling import MEMORIES, make_model
 from gptlib.data import load_corpus, split
 from gptlib.generate import stream_text
 from gptlib.int8 import int8_copy
-from gptlib.model import GPT
 from gptlib.plan import calibrate, plan_run
 from gptlib.plot import new_figure, plot_loss
 from gptlib.tokenizer import make_tokenizer
@@ -49,7 +49,7 @@ def train_command(options) -> None:
     model_config = from_parameters(GPTConfig, settings, vocab_size=tokenizer.vocab_size)
     train_config = from_parameters(TrainConfig, settings)
     torch.manual_seed(train_config.seed)
-    model = GPT(model_config)
+    model = make_model(model_config, options.memory, options.window)
     print(corpus.report(model.parameter_table()["total"]))
     train_ids, val_ids = (torch.tensor(tokenizer.encode(part)) for part in split(corpus.text))
     result = train(model, train_ids, val_ids, model_config.block_size, train_config, out_dir=options.out, tokenizer=tokenizer,
@@ -69,6 +69,8 @@ def plan_command(options) -> None:
     tokenizer = make_tokenizer(options.tokenizer, corpus.text, options.vocab_size)
     model_config = from_parameters(GPTConfig, vars(options), vocab_size=tokenizer.vocab_size)
     train_config = from_parameters(TrainConfig, vars(options))
+    with torch.device("meta"):                                          # counted, not built
+        model_config = make_model(model_config, options.memory, options.window).config
     print(corpus.report(), flush=True)
     train_ids, val_ids = (torch.tensor(tokenizer.encode(part)) for part in split(corpus.text))
     speed = calibrate(model_config, train_config, train_ids, val_ids, options.steps, options.out) if options.steps else None
@@ -161,6 +163,9 @@ def _add_training_options(training: argparse.ArgumentParser) -> None:
     training.add_argument("--corpus", default="auto", help="a name, a path, a folder, a glob, or text:…")
     training.add_argument("--tokenizer", default="char", choices=("char", "lowercase", "bpe"), help="how text becomes tokens")
     training.add_argument("--vocab-size", type=int, default=512, help="of the bpe tokenizer, which learns it from the training split")
+    training.add_argument("--memory", default="attention", choices=("attention", *MEMORIES), help="what reaches back: attention over the "
+                          "whole block, or, window by window, what a window hands to the next (chapter 7)")
+    training.add_argument("--window", type=int, default=64, help="tokens of a window, for any memory but attention")
     training.add_argument("--out", type=Path, default=Path("runs/gpt"), help="the folder for metrics and checkpoints")
     training.add_argument("--resume", default="never", choices=("never", "auto"), help="auto: go on from the last checkpoint in --out")
     for config in (GPTConfig, TrainConfig):

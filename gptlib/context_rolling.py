@@ -86,7 +86,7 @@ class RollingGPT(GPT):
         self.config = config
         self.block_size = None                      # no longest text: `generate` should not cut it, nor move the borders
         if config.memory == "tokens":
-            self.memory = nn.Parameter(self.token_embedding.weight.std().item() * torch.randn(config.n_memory, config.n_embd))
+            self.memory = nn.Parameter(self.token_embedding.weight.detach().std() * torch.randn(config.n_memory, config.n_embd))
 
     def start(self, B: int) -> Tensor:
         """What the first window is handed, (B, n_memory, C)."""

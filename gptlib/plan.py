@@ -18,6 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gptlib.checkpoint import save_checkpoint
 from gptlib.config import ConfigError, GPTConfig, TrainConfig
+from gptlib.context_rolling import RollingConfig, RollingGPT
 from gptlib.model import GPT
 from gptlib.train import EVAL_TOKENS, evaluate, make_optimizer, train
 
@@ -95,9 +96,13 @@ class Plan:
 
 
 def plan_run(config: GPTConfig, train_config: TrainConfig, train_tokens: int, val_tokens: int, speed: Speed | None = None) -> Plan:
-    """The plan of `train(GPT(config), …, config.block_size, train_config)` on splits of so many tokens."""
+    """The plan of `train(GPT(config), …, config.block_size, train_config)` on splits of so many tokens.
+
+    Args:
+        config: of a GPT, or of a RollingGPT.
+    """
     with torch.device("meta"):                                          # shapes without numbers: no memory, however big
-        model = GPT(config)
+        model = _model(config)
     parameters = model.parameter_table()
     n_weights = FLOAT * parameters["total"]
     tokens_per_step = train_config.batch_size * config.block_size
@@ -129,6 +134,18 @@ def plan_run(config: GPTConfig, train_config: TrainConfig, train_tokens: int, va
     )
 
 
+def _model(config: GPTConfig) -> GPT:
+    return RollingGPT(config) if isinstance(config, RollingConfig) else GPT(config)
+
+
+def _reads(config: GPTConfig) -> tuple[int, float]:
+    """How many vectors a pass through the blocks holds, and how many of them there are for each token."""
+    if isinstance(config, RollingConfig):
+        vectors = config.one_window().block_size            # a window's tokens, what it is handed and what it writes
+        return vectors, vectors / config.window
+    return config.block_size, 1
+
+
 def flops_per_token(config: GPTConfig, model: GPT) -> int:
     """Training arithmetic per token: 6N + 12·L·C·T (Kaplan et al. 2020, section 2.1; PaLM 2022, appendix B).
 
@@ -137,8 +154,10 @@ def flops_per_token(config: GPTConfig, model: GPT) -> int:
     not tables that are looked up. Left out: norms, GELU, softmax, biases, the loss and AdamW, and that a fused kernel
     skips the half of attention that the mask hides, but computes its weights again on the way back.
     """
-    n = sum(p.numel() for p in model.blocks.parameters() if p.ndim == 2) + config.vocab_size * config.n_embd
-    return 6 * n + 12 * config.n_layer * config.n_embd * config.block_size
+    T, vectors_per_token = _reads(config)
+    n = sum(p.numel() for p in model.blocks.parameters() if p.ndim == 2)
+    in_blocks = 6 * n + 12 * config.n_layer * config.n_embd * T
+    return round(vectors_per_token * in_blocks) + 6 * config.vocab_size * config.n_embd
 
 
 def activation_bytes(config: GPTConfig) -> int:
@@ -150,10 +169,12 @@ def activation_bytes(config: GPTConfig) -> int:
     fused kernel: three times T weights per head stay, and each dropout keeps its mask (C, as floats).
     """
     C, dropout = config.n_embd, config.dropout > 0
-    attention = 3 * config.block_size * config.n_head if dropout else config.n_head
+    T, vectors_per_token = _reads(config)
+    attention = 3 * T * config.n_head if dropout else config.n_head
     block = (8 + 2 * config.mlp_ratio) * C + 4 + attention + 2 * C * dropout
-    ends = C * dropout + 2 * C + 2 + config.vocab_size          # the first dropout, the last norm, log-probabilities
-    return FLOAT * (config.n_layer * block + ends) + 16         # two int64: the token and its target
+    ends = C * dropout + 2 * C + 2                              # the first dropout, the last norm
+    targets = FLOAT * config.vocab_size + 16                    # log-probabilities; two int64: the token and its target
+    return round(FLOAT * vectors_per_token * (config.n_layer * block + ends)) + targets
 
 
 def evaluation_bytes(config: GPTConfig) -> int:
@@ -177,7 +198,7 @@ def calibrate(config: GPTConfig, train_config: TrainConfig, train_ids: Tensor, v
     T, ends = config.block_size, []
     short = replace(train_config, max_steps=WARM_UP + steps, eval_interval=WARM_UP + steps)
     with torch.random.fork_rng():
-        model = GPT(config)
+        model = _model(config)
     hook = register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
     try:
         if train(model, train_ids, val_ids[:T + 1], T, short, progress=False).interrupted:

@@ -1,7 +1,9 @@
 """Windows that hand each other a context: causal, each target once, the same with a cache, and a memory only where there should be one."""
 
+import json
 import math
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -409,3 +411,27 @@ def test_training_moves_it_and_the_curve_has_an_entry_a_step():
     model = GPT(GPTConfig(courier.vocab_size, block_size=32, n_layer=1, n_head=1, n_embd=8))
     curve = train_on_courier(model, courier, TrainConfig(max_steps=60, batch_size=16, learning_rate=1e-2, warmup=5))
     assert len(curve) == 60 and curve[-1] < 1.0 < 1.5 < curve[0]
+
+
+# What is committed --------------------------------------------------------------------------------------------------------
+
+MEASURED = json.loads((Path(__file__).parents[1] / "benchmarks/context_rolling.json").read_text(encoding="utf-8"))
+
+
+def test_the_measurement_says_what_was_measured_and_its_floors_are_the_courier_s():
+    assert {"measures", "corpus", "corpus_sha256", "date", "revision", "code", "rolling_code", "machine", "torch"} <= set(MEASURED)
+    assert MEASURED["courier"]["floors"] == pytest.approx(Courier(**MEASURED["courier"]["rules"]).floors())
+    assert MEASURED["text"]["window"] * MEASURED["text"]["windows"] == 256
+
+
+@pytest.mark.parametrize("experiment", ["courier", "capacity", "text"])
+def test_no_run_is_counted_twice(experiment):
+    runs = [tuple(run.get(name) for name in ("corpus", "arm", "n_facts", "seed")) for run in MEASURED[experiment]["runs"]]
+    assert len(set(runs)) == len(runs)
+
+
+def test_no_courier_beats_the_floor_of_a_perfect_memory_and_memories_are_compared_at_equal_size():
+    runs = MEASURED["courier"]["runs"]
+    assert all(run["scores"]["all"] > MEASURED["courier"]["floors"]["a perfect memory"] - 0.005 for run in runs)
+    parameters = {run["arm"]: run["parameters"] for run in runs}
+    assert parameters["memory token"] == pytest.approx(parameters["mean"], rel=0.002)

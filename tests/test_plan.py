@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gptlib import GPT, GPTConfig, TrainConfig, get_batch, train
 from gptlib.__main__ import main
 from gptlib.config import ConfigError
+from gptlib.context_rolling import RollingConfig, RollingGPT
 from gptlib.plan import Speed, calibrate, clock, plan_run, readable
 from gptlib.plot import new_figure, plot_memory
 from gptlib.train import make_optimizer
@@ -24,12 +25,18 @@ SHAPES = {
     "long, many heads": GPTConfig(65, block_size=256, n_layer=2, n_head=16, n_embd=64, position="sinusoidal"),
     "large vocabulary, tied": GPTConfig(5000, block_size=16, n_layer=1, n_head=2, n_embd=64, tie_weights=True, position="none"),
     "dropout": GPTConfig(65, block_size=128, n_layer=3, n_head=6, n_embd=96, dropout=0.2),
+    "rolling": RollingConfig(65, block_size=64, window=16, n_layer=3, n_embd=64),
+    "rolling, memory tokens": RollingConfig(65, block_size=64, window=32, n_layer=2, n_embd=96, memory="tokens", n_memory=2),
 }
 each_shape = pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
 
 
 def plan(config, train_tokens=10_000, val_tokens=1_000, speed=None, **training):
     return plan_run(config, TrainConfig(**{"batch_size": 4} | training), train_tokens, val_tokens, speed)
+
+
+def model_of(config):
+    return RollingGPT(config) if isinstance(config, RollingConfig) else GPT(config)
 
 
 def loss_of(model, config, B=4):
@@ -41,7 +48,7 @@ def loss_of(model, config, B=4):
 
 @each_shape
 def test_parameters_are_those_of_the_model_when_built(config):
-    assert plan(config).parameters == GPT(config).parameter_table()
+    assert plan(config).parameters == model_of(config).parameter_table()
 
 
 def test_a_model_that_no_machine_here_could_hold_is_counted():
@@ -59,7 +66,7 @@ def test_planning_draws_no_random_numbers():
 @each_shape
 def test_arithmetic_is_what_the_flop_counter_sees_in_both_directions(config):
     """Exactly, apart from biases: with attention in single products, the fused kernel's are not counted on CPUs."""
-    model = GPT(config)
+    model = model_of(config)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         loss_of(model, config).backward()
     assert plan(config).flops_per_token == pytest.approx(counter.get_total_flops() / (4 * config.block_size), rel=1e-9)
@@ -67,7 +74,7 @@ def test_arithmetic_is_what_the_flop_counter_sees_in_both_directions(config):
 
 @each_shape
 def test_activations_are_the_bytes_kept_for_the_backward_pass(config):
-    model = GPT(config)
+    model = model_of(config)
     model_owns = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept = {}
 
@@ -83,7 +90,7 @@ def test_activations_are_the_bytes_kept_for_the_backward_pass(config):
 
 @each_shape
 def test_weights_gradients_and_the_optimizer_state_are_counted_to_the_byte(config):
-    model = GPT(config)
+    model = model_of(config)
     optimizer = make_optimizer(model, TrainConfig())
     loss_of(model, config, B=1).backward()
     optimizer.step()

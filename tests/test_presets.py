@@ -8,13 +8,14 @@ import torch
 import yaml
 
 from gptlib.config import GPTConfig, TrainConfig, at_least, check_parameters, from_parameters
-from gptlib.model import GPT
+from gptlib.context_rolling import MEMORIES, make_model
 from gptlib.tokenizer import CharTokenizer, LowercaseTokenizer
 from gptlib.train import train
 
 PARAMS = Path(__file__).parents[1] / "notebooks/params"
 PRESETS = sorted(path for path in PARAMS.glob("*.yaml") if path.stem != "smoke" and not path.stem.startswith("sweep"))
-DEFAULTS = {**vars(GPTConfig(vocab_size=65)), **vars(TrainConfig()), "tokenizer": "char", "prompt": "", "sample_tokens": 1000}
+DEFAULTS = {**vars(GPTConfig(vocab_size=65)), **vars(TrainConfig()), "tokenizer": "char", "prompt": "", "sample_tokens": 1000,
+            "memory": "attention", "window": 64}
 each_preset = pytest.mark.parametrize("preset", [yaml.safe_load(path.read_text(encoding="utf-8")) for path in PRESETS],
                                       ids=[path.stem for path in PRESETS])
 
@@ -24,7 +25,8 @@ def configs(preset):
     vocab_size = LowercaseTokenizer().vocab_size if preset.get("tokenizer") == "lowercase" else 65
     settings = DEFAULTS | preset | {"vocab_size": vocab_size}
     check_parameters(settings, GPTConfig, TrainConfig, vocab_size=int, corpus=str, tokenizer=("char", "lowercase"), prompt=str,
-                     resume=("never", "auto"), published=dict, sample_tokens=at_least(1), out_dir=str)
+                     resume=("never", "auto"), published=dict, sample_tokens=at_least(1), out_dir=str,
+                     memory=("attention", *MEMORIES), window=at_least(1))
     return from_parameters(GPTConfig, settings), from_parameters(TrainConfig, settings)
 
 
@@ -57,7 +59,7 @@ def test_mygpts_arms_differ_in_time_weighting_and_token_shift_alone():
 def test_at_full_size_it_counts_the_published_parameters(preset):
     config, _ = configs(preset)
     with torch.device("meta"):
-        count = GPT(config).parameter_table()
+        count = make_model(config, preset.get("memory", "attention"), preset.get("window")).parameter_table()
     published = preset["published"].get("parameters")
     if config.tie_weights and preset["tokenizer" if "tokenizer" in preset else "corpus"] == "lowercase":
         assert count["total"] - count["positions"] == published                 # PicoGPT's figure leaves them out
@@ -66,6 +68,14 @@ def test_at_full_size_it_counts_the_published_parameters(preset):
         assert count["total"] + norms + 2 * config.n_embd == published
     elif published:
         assert count["total"] == published
+
+
+def test_picogpt_reads_ten_windows_of_128_and_has_a_place_for_each_token_and_the_vector():
+    preset = yaml.safe_load((PARAMS / "picogpt.yaml").read_text(encoding="utf-8"))
+    with torch.device("meta"):
+        model = make_model(configs(preset)[0], preset["memory"], preset["window"])
+    assert (model.config.memory, model.config.block_size, model.config.window) == ("mean", 10 * 128, 128)
+    assert model.parameter_table()["positions"] == 129 * 256
 
 
 @each_preset
@@ -81,5 +91,6 @@ def test_a_small_one_of_its_shape_learns(preset):
     training = replace(training, max_steps=40, eval_interval=40, batch_size=8, learning_rate=1e-2, min_lr=1e-3, warmup=4, lr_unit="steps",
                        device="cpu")
     torch.manual_seed(0)
-    history = train(GPT(config), ids[:-300], ids[-300:], 16, training, progress=False).history
+    model = make_model(config, preset.get("memory", "attention"), window=8)
+    history = train(model, ids[:-300], ids[-300:], 16, training, progress=False).history
     assert history[-1]["val_loss"] < history[0]["val_loss"] - 0.5

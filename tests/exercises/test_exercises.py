@@ -8,17 +8,19 @@ import time
 import answers_attention
 import answers_bigram
 import answers_bpe
+import answers_context_rolling
 import answers_decoder_block
 import answers_full_gpt
+import answers_time_weighting
 import numpy as np
 import pytest
 import torch
 from collecting import defined, solutions, stubs
 
-from gptlib.exercises import _checking, attention, bigram, bpe, decoder_block, full_gpt
+from gptlib.exercises import _checking, attention, bigram, bpe, context_rolling, decoder_block, full_gpt, time_weighting
 
 ANSWERS = {bigram: answers_bigram, attention: answers_attention, decoder_block: answers_decoder_block, full_gpt: answers_full_gpt,
-           bpe: answers_bpe}
+           bpe: answers_bpe, time_weighting: answers_time_weighting, context_rolling: answers_context_rolling}
 CHAPTERS = {module.__name__.rpartition(".")[2]: module for module in ANSWERS}
 EXERCISES = {name.removeprefix("check_"): getattr(module, name) for module in ANSWERS for name in vars(module) if name.startswith("check_")}
 NAMES = list(EXERCISES)
