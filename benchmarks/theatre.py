@@ -54,6 +54,8 @@ def main() -> None:
     if whole:
         others = {"bigram, counted": [counted_bigram(2, seed) for seed in SEEDS]}
         others |= {name: [one_run(2, seed, config) for seed in SEEDS] for name, config in OTHERS.items()}
+        for run in sum(others.values(), []):
+            run.pop("seconds", None)                        # nobody set these a time
         fresh = "".join(fresh_plays(level) for level in LEVELS)
         revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
         about = {"measures": "a small GPT's excess over the Little Theatre's own score, in nats per character and per play by kind, "

@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 
 project = "A GPT, chapter by chapter"
 html_title = project
+author = "the gptlib authors"
 copyright = "its authors, MIT licence"
 language = "en"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]

@@ -1,6 +1,8 @@
 """The command line: `python -m gptlib plan`, `train`, `generate` and `grade`."""
 
 import argparse
+import contextlib
+import io
 import math
 import os
 import sys
@@ -92,12 +94,12 @@ def generate_command(options) -> None:
 def grade_command(options) -> None:
     from gptlib.grade import grade, write_csv  # imports every chapter's checks
 
-    grades = []
-    for result in grade(options.folder, options.seconds, options.memory, options.workers):
-        row = result.row()
-        print(f"{row['submission']}: {row['passed']} of {row['of']}" + f" ({row['remarks']})" * bool(row["remarks"]), flush=True)
-        grades.append(result)
-    write_csv(grades, options.out)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")               # a file's name may hold what the console cannot show
+    with contextlib.closing(write_csv(grade(options.folder, options.seconds, options.memory, options.workers), options.out)) as grades:
+        for result in grades:
+            row = result.row()
+            print(f"{row['submission']}: {row['passed']} of {row['of']}" + f" ({row['remarks']})" * bool(row["remarks"]), flush=True)
     print(f"every verdict is in {options.out}")
 
 

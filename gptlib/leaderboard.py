@@ -43,11 +43,11 @@ def leaderboard(rows: list[dict]) -> str:
     if not rows:
         return "no results yet: run the chapters, or `make course`"
     uniform = math.log(min(row["vocab_size"] for row in rows))      # of the characters: other tokens are more
-    lines = [f"{'chapter':<18}{'model':<16}{'parameters':>12}{'seconds':>9}{'val loss':>10}{'bits/char':>11}{'share of ln V':>15}",
-             f"{'':<18}{'guessing (ln V)':<16}{0:>12}{0:>9}{uniform:>10.4f}{uniform * BITS:>11.4f}{1:>15.1%}"]
+    lines = [f"{'chapter':<20}{'model':<16}{'parameters':>12}{'seconds':>9}{'val loss':>10}{'bits/char':>11}{'share of ln V':>15}",
+             f"{'':<20}{'guessing (ln V)':<16}{0:>12}{0:>9}{uniform:>10.4f}{uniform * BITS:>11.4f}{1:>15.1%}"]
     for row in rows:
         nats = row["bits_per_character"] / BITS
-        lines.append(f"{row['chapter']:<18}{row['model']:<16}{row['parameters']:>12,}{row['seconds']:>9.1f}{nats:>10.4f}"
+        lines.append(f"{row['chapter']:<20}{row['model']:<16}{row['parameters']:>12,}{row['seconds']:>9.1f}{nats:>10.4f}"
                      f"{row['bits_per_character']:>11.4f}{nats / uniform:>15.1%}")
     return "\n".join([*lines, f"validation split of {rows[0]['corpus']}; loss in nats per character"])
 

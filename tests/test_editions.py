@@ -86,6 +86,22 @@ def test_a_section_begins_to_the_right_and_what_is_too_long_or_would_tell_goes_b
     assert editions.slide_types(cells) == ["slide", "slide", "-", "subslide", "subslide", "-", "subslide", "subslide"]
 
 
+def test_long_outputs_keep_their_beginning_and_end_and_pictures_come_without_code():
+    log = code("train()", *(f"step {n}\n" for n in range(40)))
+    picture = nbformat.v4.new_code_cell("show(figure)", outputs=[nbformat.v4.new_output("display_data", {"image/png": "AA=="}, metadata={
+        "image/png": {"alt": "a picture of nothing at all"}})])
+    page = editions.slides(nbformat.v4.new_notebook(cells=[markdown("# Title"), log, picture]))
+    assert "step 3\n" in page and "step 39\n" in page and "…" in page and "step 20\n" not in page
+    assert "train" in page and ">show<" not in page and len(log.outputs) == 40
+    assert editions.height(picture) == editions.PICTURE + 1 < editions.height(code("x = 1\n" * 30))
+    assert editions.height(code("x" * 300)) == 4
+
+
+def test_the_theme_asks_no_other_site_for_fonts():
+    css = "@import url(https://fonts.example/css?family=Lato:400,700);\n.reveal {background: url(dot.png)}"
+    assert editions.without_imports(css) == "\n.reveal {background: url(dot.png)}"
+
+
 def test_an_unknown_chapter_is_named(capsys):
     assert editions.main(["09_dreams"]) == 1
     assert "no chapter 09_dreams" in capsys.readouterr().err

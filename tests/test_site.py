@@ -10,11 +10,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import make_site
+import minutes as tools_minutes
 import pytest
 import scripts
 
 ROOT = Path(__file__).parents[1]
 EXECUTED = [path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")) if "image/png" in path.read_text(encoding="utf-8")]
+MINUTES = json.loads((ROOT / "docs/teaching/minutes.json").read_text(encoding="utf-8"))
 QUOTED = re.compile(r"^\| .+? \| `(\w+)` \| \*(.+)\* \|$", re.MULTILINE)
 
 
@@ -151,12 +153,23 @@ def test_teachers_are_told_what_the_checks_really_say():
 
 
 def test_the_minutes_belong_to_the_chapters_as_they_are():
-    for chapter, measured in make_site.MINUTES.items():
+    for chapter, measured in MINUTES.items():
         cells = json.loads((ROOT / f"notebooks/{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]
         prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
         headings = re.findall(r"^## (.+)", prose, re.MULTILINE)
         assert [section["heading"] for section in measured["sections"]] == ["Start", *headings]
         assert sum(section["seconds"] for section in measured["sections"]) > 1
+
+
+def test_the_teaching_pages_have_the_minutes_that_were_measured():
+    assert set(MINUTES) == {path.stem for path in EXECUTED}
+    for page in ("ten_weeks", "one_day", "chapters"):
+        text = (ROOT / f"docs/teaching/{page}.md").read_text(encoding="utf-8")
+        assert text == tools_minutes.with_minutes(text, MINUTES) and "computing" in text
+        assert text.count("<!-- min") + text.count("<!-- table") == text.count("<!-- end -->")
+    half = {"01": {"sections": [{"heading": "A", "words": 130, "lines": 10, "exercises": 0, "seconds": 30.0},
+                                {"heading": "B", "words": 0, "lines": 0, "exercises": 2, "seconds": 0.0}]}}
+    assert tools_minutes.with_minutes("<!-- min 01 -->old<!-- end -->", half) == "<!-- min 01 -->about 2; 0.5 computing<!-- end -->"
 
 
 def test_without_npm_it_says_what_to_do(tmp_path, monkeypatch):

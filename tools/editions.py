@@ -24,6 +24,8 @@ EDITIONS = ROOT / "build/editions"
 FOLDED = re.compile(r"<details>\s*<summary>\s*(Hint|Solution)\s*</summary>\s*(.*?)\s*</details>\n*", re.DOTALL)
 SLIDE = 22                                              # lines that a slide holds
 PICTURE = 15                                            # lines that a picture takes the place of
+WIDE = 115                                              # characters in a line of code
+TALLEST = 9                                             # lines of an output
 
 
 def main(names: list[str]) -> int:
@@ -40,6 +42,8 @@ def main(names: list[str]) -> int:
         (EDITIONS / f"slides/{path.stem}.html").write_text(slides(notebook), encoding="utf-8")
     try:
         shutil.copytree(package("reveal.js") / "dist", EDITIONS / "slides/reveal.js/dist", dirs_exist_ok=True)
+        theme = EDITIONS / "slides/reveal.js/dist/theme/simple.css"
+        theme.write_text(without_imports(theme.read_text(encoding="utf-8")), encoding="utf-8")
         shutil.copytree(package("reveal.js") / "plugin/notes", EDITIONS / "slides/reveal.js/plugin/notes", dirs_exist_ok=True)
         shutil.copyfile(package("mathjax") / "es5/tex-svg.js", EDITIONS / "slides/mathjax.js")
     except RuntimeError as error:
@@ -47,6 +51,11 @@ def main(names: list[str]) -> int:
         return 1
     print(f"{len(chapters)} chapters in {EDITIONS.relative_to(ROOT)}: student/, instructor/ and slides/")
     return 0
+
+
+def without_imports(css: str) -> str:
+    """A style sheet that asks no other site for fonts: what the browser has must do."""
+    return re.sub(r"@import url\(http[^)]*\);?", "", css)
 
 
 def student(notebook):
@@ -72,9 +81,17 @@ def instructor(notebook):
 
 
 def slides(notebook) -> str:
-    """The chapter as one page of reveal.js slides: sections to the right, what does not fit on one slide below it."""
+    """The chapter as one page of reveal.js slides: sections to the right, what does not fit on one slide below it.
+
+    Pictures come without the code that draws them, and long outputs without their middle.
+    """
     edition = copy.deepcopy(notebook)
     edition.cells = [cell for cell in edition.cells if shown(cell)]
+    for cell in edition.cells:
+        if has_picture(cell):
+            cell.metadata["transient"] = {"remove_source": True}            # nbconvert's word for it
+        if cell.cell_type == "code":
+            cell.outputs = shortened(cell.outputs)
     for cell, kind in zip(edition.cells, slide_types(edition.cells), strict=True):
         cell.metadata["slideshow"] = {"slide_type": kind}
         cell.source = re.sub(r"\]\((\d\d_\w+)\.ipynb", r"](\1.html", cell.source)
@@ -82,6 +99,20 @@ def slides(notebook) -> str:
                               reveal_theme="simple")
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     return exporter.from_notebook_node(edition, resources={"metadata": {"name": edition.cells[0].source.splitlines()[0].lstrip("# ")}})[0]
+
+
+def shortened(outputs: list) -> list:
+    """The outputs, what was printed in a row joined, and of long ones only the first lines and the last."""
+    kept = []
+    for output in outputs:
+        if kept and output.output_type == kept[-1].output_type == "stream":
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
+    for output in kept:
+        if len(lines := output.get("text", "").splitlines()) > TALLEST:
+            output.text = "\n".join([*lines[:TALLEST - 5], "…", *lines[-4:]]) + "\n"
+    return kept
 
 
 def shown(cell) -> bool:
@@ -112,11 +143,14 @@ def height(cell) -> float:
     """About how many lines a cell takes on a slide."""
     if cell.cell_type == "markdown":
         return sum(math.ceil(len(line) / 100) for line in cell.source.splitlines()) + 1
-    taken = len(cell.source.splitlines()) + 1
+    lines = [] if has_picture(cell) else cell.source.splitlines()
     for output in cell.outputs:
-        text = output.get("text", "") or output.get("data", {}).get("text/plain", "")
-        taken += PICTURE if "image/png" in output.get("data", {}) else len(text.splitlines())
-    return taken
+        lines += (output.get("text", "") or output.get("data", {}).get("text/plain", "")).splitlines()
+    return sum(math.ceil(len(line) / WIDE) for line in lines) + 1 + PICTURE * has_picture(cell)
+
+
+def has_picture(cell) -> bool:
+    return any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from sphinx.cmd.build import main as sphinx
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE, SITE = ROOT / "build/site-source", ROOT / "build/site"
-MINUTES = json.loads((ROOT / "docs/teaching/minutes.json").read_text(encoding="utf-8"))
 COVERS = {"01_bigram": "Heat map"}          # how the alt text of the front page's picture begins; else it is the richest picture
 
 
@@ -50,8 +49,6 @@ def assemble(source: Path) -> None:
          chapters="\n".join(f"chapters/{chapter.name}" for chapter in chapters))
     for term in glossary_terms(read(source / "glossary.md")):
         fill_term(source / "glossary.md", term, first_use(term, chapters))
-    for page in (source / "teaching").glob("*.md"):
-        page.write_text(with_minutes(read(page)), encoding="utf-8")
     modules = library_modules()
     for name in modules:
         (source / f"library/{name}.md").write_text(reference(f"gptlib.{name}"), encoding="utf-8")
@@ -107,7 +104,7 @@ def glossary_terms(page: str) -> list[str]:
 
 def first_use(term: str, chapters: list[Chapter]) -> str | None:
     """A link to the first section, chapters in order, whose prose uses the term."""
-    word = re.compile(rf"\b{re.escape(term)}(?:s|es)?\b", re.IGNORECASE)
+    word = re.compile(rf"\b{re.escape(term).replace(chr(92) + '-', '[-_ ]')}(?:s|es)?\b", re.IGNORECASE)
     for chapter in chapters:
         place, anchor = f"chapter {int(chapter.name[:2])}", ""
         for prose in chapter.prose:
@@ -129,43 +126,6 @@ def fill_term(page: Path, term: str, link: str | None) -> None:
 def slug(heading: str) -> str:
     """The anchor that MyST, like GitHub, gives a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
-
-
-# The classroom kit ----------------------------------------------------------------------------------------------------
-
-def with_minutes(page: str) -> str:
-    """Fill in `<!-- min CHAPTER: FIRST … LAST -->` (sections, both included) and `<!-- table CHAPTER -->` from minutes.json."""
-    page = re.sub(r"<!-- min (\w+)(?:: (.+?) … (.+?))? -->", lambda found: minutes(sections_of(*found.groups())), page)
-    return re.sub(r"<!-- table (\w+) -->", lambda found: minutes_table(found[1]), page)
-
-
-def sections_of(chapter: str, first: str | None = None, last: str | None = None) -> list[dict]:
-    sections = MINUTES.get(chapter, {}).get("sections", [])
-    headings = [section["heading"] for section in sections]
-    return sections[headings.index(first):headings.index(last) + 1] if sections and first else sections
-
-
-def minutes(sections: list[dict]) -> str:
-    if not sections:
-        return "not measured yet"
-    computing = sum(section["seconds"] for section in sections) / 60
-    return f"about {reading(sections):.0f} to read and write; {computing:.1f} computing"
-
-
-def reading(sections: list[dict]) -> float:
-    """An estimate: 130 words and 10 lines of code a minute, and ten minutes for each exercise."""
-    return sum(section["words"] / 130 + section["lines"] / 10 + 10 * section["exercises"] for section in sections)
-
-
-def minutes_table(chapter: str) -> str:
-    sections = sections_of(chapter)
-    if not sections:
-        return f"*The minutes of {chapter} are not measured yet.*"
-    rows = [f"| {section['heading']} | {reading([section]):.0f} | {section['seconds'] / 60:.1f} |" for section in sections]
-    measured = MINUTES[chapter]
-    return "\n".join(["| section | reading and writing, minutes (estimate) | computing, minutes (measured) |", "|---|---|---|", *rows,
-                      f"| **all** | {reading(sections):.0f} | {sum(section['seconds'] for section in sections) / 60:.1f} |", "",
-                      f"Measured on {measured['date']}, one thread, PyTorch {measured['torch']}."])
 
 
 # The library ----------------------------------------------------------------------------------------------------------
