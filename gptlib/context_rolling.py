@@ -139,7 +139,7 @@ class RollingGPT(GPT):
         else:
             hidden = self._go_on(idx, cache)
         x = torch.cat(hidden, dim=1)                                        # (B, T, C)
-        return F.linear(x, self.token_embedding.weight if self.head is None else self.head.weight)
+        return F.linear(x, self.token_embedding.weight) if self.head is None else self.head(x)
 
     def _go_on(self, idx: Tensor, cache: RollingCache) -> list[Tensor]:
         """The hidden states of `idx`, (B, …, C) each: a window's first tokens all at once, later ones one by one."""

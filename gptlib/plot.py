@@ -114,4 +114,4 @@ def plot_gap(axes: Axes, gaps: dict[str, dict[str, float]]) -> None:
     axes.set_xscale("symlog", linthresh=1)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set(xlabel="nats per play above the floor (linear to 1, then logarithmic)")
-    axes.legend(frameon=False, fontsize=9, ncols=min(3, len(gaps)), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))

@@ -4,6 +4,7 @@ from torch import nn
 
 from gptlib.attention import KVCache
 from gptlib.config import GPTConfig
+from gptlib.context_rolling import RollingConfig, RollingGPT
 from gptlib.generate import generate
 from gptlib.int8 import Int8Linear, int8_copy
 from gptlib.model import GPT
@@ -44,3 +45,10 @@ def test_a_copy_samples_with_its_cache_as_without_and_leaves_the_model_alone(tie
     assert generate(copy, idx, 30, temperature=0).equal(generate(copy, idx, 30, temperature=0, cache=False))
     assert isinstance(copy.new_cache(), KVCache) and model.training and not copy.training
     assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_rolling_model_has_a_copy_too():
+    torch.manual_seed(0)
+    model = RollingGPT(RollingConfig(vocab_size=9, block_size=8, window=4, n_layer=1, n_head=2, n_embd=16)).eval()
+    idx = torch.randint(9, (2, 7))
+    torch.testing.assert_close(int8_copy(model)(idx), model(idx), atol=0.02, rtol=0.02)

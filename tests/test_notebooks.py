@@ -121,6 +121,15 @@ def test_a_wrong_parameter_stops_chapter_4_before_it_trains(wrong, sentence, tmp
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [{"memory": "mean", "block_size": 32, "window": 8}, {"attention": "time_weighted", "token_shift": True}],
+                         ids=["rolling", "time-weighted"])
+def test_chapter_4_takes_the_models_of_later_chapters(how, tmp_path):
+    execute(ROOT / "notebooks/04_full_gpt.ipynb", tmp_path, **SMOKE["04_full_gpt"] | {"out_dir": str(tmp_path / "run")} | how)
+    saved = json.loads((tmp_path / "run/best.json").read_text(encoding="utf-8"))["config"]
+    assert how.items() <= saved.items()
+
+
 def execute(path, folder, **values):
     papermill.execute_notebook(path, folder / path.name, parameters=values, cwd=path.parent, kernel_name="python3",
                                progress_bar=False, log_output=False, execution_timeout=300, start_timeout=120)
