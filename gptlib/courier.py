@@ -67,9 +67,14 @@ class Courier:
         return " | ".join(" ".join(names[token] for token in window) for window in text.view(self.n_windows, -1).tolist())
 
     def floors(self) -> dict[str, float]:
-        """The least loss in nats per token, questions and the first window left out, for three kinds of reader."""
+        """The least loss in nats per token, questions and the first window left out, for three kinds of reader.
+
+        Who remembers one window can answer some questions about the one before it too: those whose answer the last
+        window has just told, because it asked for the same fact.
+        """
         body = math.log(math.comb(self.body - self.n_facts, self.n_facts)) + self.n_facts * math.log(self.n_values)
-        older = (self.n_windows - 2) / (self.n_windows - 1) * (1 - 1 / self.lags)               # share of questions beyond the last window
+        told_again = [1 / self.n_facts] + [1 / self.lags / self.n_facts] * (self.n_windows - 3)     # chances, from the third window on
+        older = (1 - 1 / self.lags) * sum(1 - chance for chance in told_again[:self.n_windows - 2]) / (self.n_windows - 1)
         answers = {"a perfect memory": 0.0, "memory of one window": older * math.log(self.n_values), "no memory": math.log(self.n_values)}
         return {reader: (body + answer) / (self.window - 1) for reader, answer in answers.items()}
 
@@ -81,26 +86,36 @@ def courier_losses(model: nn.Module, courier: Courier, x: Tensor, **how) -> Tens
 
 
 def courier_scores(model: nn.Module, courier: Courier, edit: Callable | None = None, n: int = 1000) -> dict[str, float]:
-    """Mean losses on `n` fresh texts, first window left out: of all tokens, and of the answers one and two windows back."""
+    """Mean losses on `n` fresh texts, first window left out: of all tokens, and of three kinds of answers.
+
+    "one back" and "two back" say how far; "told again" are those two back that the window between has told already.
+    """
     x = courier.batch(n, torch.Generator().manual_seed(2 ** 32))
     with evaluating(model):
         losses = courier_losses(model, courier, x, **({"edit": edit} if edit else {}))[:, 1:]
-    two_back = x.view(n, courier.n_windows, -1)[:, 1:, 0] >= courier.n_values + 1 + 2 * courier.n_facts     # the second kind of question
-    return {"all": losses.mean().item(), "one back": losses[:, :, 0][~two_back].mean().item(),
-            "two back": losses[:, :, 0][two_back].mean().item()}
+    return {"all": losses.mean().item()} | {kind: losses[:, :, 0][mask].mean().item() for kind, mask in answer_kinds(courier, x).items()}
+
+
+def answer_kinds(courier: Courier, x: Tensor) -> dict[str, Tensor]:
+    """Which windows but the first ask for what, (B, n_windows - 1) of booleans for each kind."""
+    asked = x.view(len(x), courier.n_windows, -1)[:, :, 0]                                      # (B, n_windows), the questions
+    older = asked[:, 1:] >= courier.n_values + 1 + 2 * courier.n_facts                          # a!, b!, …
+    told = older & (asked[:, :-1] == asked[:, 1:] - courier.n_facts)                            # the window before asked a?, b?, …
+    return {"one back": ~older, "two back": older & ~told, "told again": told}
 
 
 def train_on_courier(model: nn.Module, courier: Courier, config: TrainConfig) -> list[float]:
-    """Train `model` in place on fresh texts. Returns the mean loss of the answers, first window left out, at each step."""
+    """Train `model` in place on fresh texts. Returns the mean loss of the answers one window back at each step."""
     optimizer, generator, curve = make_optimizer(model, config), torch.Generator().manual_seed(config.seed), []
     for step in range(config.max_steps):
         lr = learning_rate(config, step, courier.window)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        losses = courier_losses(model, courier, courier.batch(config.batch_size, generator))
+        x = courier.batch(config.batch_size, generator)
+        losses = courier_losses(model, courier, x)
         optimizer.zero_grad()
         losses.mean().backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
         optimizer.step()
-        curve.append(losses[:, 1:, 0].mean().item())
+        curve.append(losses[:, 1:, 0][answer_kinds(courier, x)["one back"]].mean().item())
     return curve

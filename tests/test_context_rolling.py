@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from gptlib import GPT, CharTokenizer, GPTConfig, TrainConfig, evaluate, generate, generate_text, load_checkpoint, save_checkpoint, train
 from gptlib.config import ConfigError
 from gptlib.context_rolling import RollingConfig, RollingGPT, make_model, token_losses
-from gptlib.courier import Courier, courier_losses, courier_scores, train_on_courier
+from gptlib.courier import Courier, answer_kinds, courier_losses, courier_scores, train_on_courier
 from gptlib.model import causality_gap, evaluating
 
 W = 4
@@ -321,13 +321,14 @@ each_courier = pytest.mark.parametrize("courier", COURIERS.values(), ids=COURIER
 
 def reader(courier, text, remembers):
     """What each token costs someone who knows the rules and `remembers` so many windows: (n_windows, window) nats."""
-    nats, past = torch.zeros(courier.n_windows, courier.window), []
+    nats, past, before = torch.zeros(courier.n_windows, courier.window), [], None
     for k, window in enumerate(text.view(courier.n_windows, -1).tolist()):
         query, answer, blank, *body = window
         kind, asked = divmod(query - courier.n_values - 1 - courier.n_facts, courier.n_facts)
         assert blank == courier.n_values and 0 <= kind < courier.lags and (k != 1 or kind == 0)
-        if k and kind < remembers:
-            assert answer == past[k - 1 - kind][asked]
+        told = remembers and k and kind == 1 and before[0] == (0, asked)                        # and before[1] was the answer
+        if k and kind < remembers or told:
+            assert answer == past[k - 1 - kind][asked] and (not told or answer == before[1])
         else:
             nats[k, 1] = math.log(courier.n_values)
         facts, items = [], courier.body - courier.n_facts
@@ -343,6 +344,7 @@ def reader(courier, text, remembers):
                 nats[k, courier.window - len(body) - 1] = math.log(courier.n_values)
         assert len(facts) == courier.n_facts and max(facts) < courier.n_values
         past.append(facts)
+        before = (kind, asked), answer
     return nats
 
 
@@ -357,7 +359,7 @@ def test_the_floors_are_what_readers_pay_who_know_the_rules(courier, remembers, 
 
 
 def test_the_pilot_s_floors_come_out():
-    assert [round(floor, 3) for floor in Courier().floors().values()] == [0.495, 0.594, 0.792]
+    assert [round(floor, 3) for floor in Courier().floors().values()] == [0.495, 0.52, 0.792]
 
 
 @each_courier
@@ -402,7 +404,19 @@ def test_one_and_two_windows_back_are_told_apart():
             return 50.0 * F.one_hot(facts, courier.vocab_size)
 
     scores = courier_scores(LastFact(), courier, n=200)
-    assert scores["one back"] < 1e-6 < 30 < scores["two back"]
+    assert scores["one back"] < 1e-6 < 30 < min(scores["two back"], scores["told again"])
+
+
+def test_answers_that_the_last_window_has_told_are_a_kind_of_their_own():
+    courier = Courier()
+    x = courier.batch(4000, torch.Generator().manual_seed(1))
+    kinds = answer_kinds(courier, x)
+    assert torch.stack(list(kinds.values())).sum(0).eq(1).all()
+    answers = x.view(4000, 4, 8)[:, :, 1]
+    assert answers[:, 1:][kinds["told again"]].equal(answers[:, :-1][kinds["told again"]])
+    assert 0.05 < (answers[:, 1:] == answers[:, :-1])[kinds["two back"]].float().mean() < 0.20          # by chance, 1 in 8
+    shares = {kind: mask.float().mean().item() for kind, mask in kinds.items()}
+    assert shares == pytest.approx({"one back": 2 / 3, "told again": 1 / 4, "two back": 1 / 12}, abs=0.015)
 
 
 def test_training_moves_it_and_the_curve_has_an_entry_a_step():

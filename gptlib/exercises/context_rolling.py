@@ -76,6 +76,9 @@ class ToyReader:
             if not isinstance(value, torch.Tensor) or value.ndim != axes:
                 given = f"of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"that is a {type(value).__name__}"
                 raise Wrong(f"`read` was given a {name} {given}: it takes tokens (B, T) first, then a context (B, 1, C)")
+        if context.shape[1] != 1:
+            raise Wrong(f"`read` was given a context of shape {tuple(context.shape)}: it gives back states first, then the next context, "
+                        "(B, 1, C)")
         T = window.shape[1]
         if T > self.W:
             raise Wrong(f"`read` was given {T} tokens at once, and a window has W = {self.W}: cut the text with ids.split(W, dim=1)")
@@ -141,6 +144,7 @@ def _read_in_windows(reader: Reader):
          walk(lambda T, W: [(k, k + W) for k in range(max(1, T - W + 1))])),
     ]
     agree(compare(reader, _right_reading, cases, mistakes))
+    same_gradients(reader, _right_reading, cases[6], ("context",), "what a window writes must hear from the windows that read it")
 
 
 def _backwards(read, ids, W, context):
@@ -191,6 +195,7 @@ def _courier_loss(reader: Reader):
     }, {
         "": lambda values, known: (1 - known) * log(values),
         "the answer is forgotten: it costs ln values to those who do not know it": lambda values, known: 0,
+        "`known` is a share between 0 and 1, not yes or no": lambda values, known: 0 if known else log(values),
         "the answer costs everyone: those who know it pay nothing": lambda values, known: log(values),
         "it is turned round: `known` is the share that pays nothing": lambda values, known: known * log(values),
         "a share `known` of the readers knows the answer for certain: the others pay ln values each, "

@@ -98,6 +98,12 @@ def _mistaken_shift(options):
     return shift
 
 
+def _cascade(x):
+    shifted = x.clone()
+    shifted[..., :x.shape[-1] // 2] = 0
+    return shifted
+
+
 def _token_shift(reader: Reader):
     cases = [{"x": randn(*shape, seed=seed, dtype=dtype)} for shape, seed, dtype in (
         ((1, 1, 2), 1, torch.float64), ((1, 2, 2), 2, torch.float64), ((1, 3, 4), 3, torch.float64), ((3, 4, 5), 4, torch.float64),
@@ -126,7 +132,9 @@ def _token_shift(reader: Reader):
         "nothing is shifted": lambda at, C: at < 0,
         "one channel too many is shifted where C is odd: C // 2 rounds down": lambda at, C: at < -(-C // 2),
     })
-    trials = compare(reader, _right_shift, cases, mistakes)
+    cascade = ("each position gets what the one before has only just been given, so that zeros run through all: read from x, write into "
+               "a copy, or go from the end", _cascade)
+    trials = compare(reader, _right_shift, cases, [cascade, *mistakes])
     before = reader(**cases[4])
     for t in range(1, cases[4]["x"].shape[1]):
         x = cases[4]["x"].clone()
@@ -195,7 +203,9 @@ def _gate(reader: Reader):
         "": -1,
         "the sums run over the queries: each query sums over its keys, the last axis": 0,
     })
-    trials = compare(reader, _right_gate, cases, mistakes)
+    zeros = ("the future's scores are set to 0, and exp(0) = 1 still counts: hide them with -inf",
+             lambda scores, w: ((scores.tril() + w.log()).logsumexp(-1) - scores.tril().logsumexp(-1)).exp())
+    trials = compare(reader, _right_gate, cases, [zeros, *mistakes])
     for trial in trials:
         finite(trial, "is the future hidden in both sums with -inf, and never subtracted from itself?")
     agree(trials, ALIKE)

@@ -198,6 +198,25 @@ def one_window_too_many(read, ids, W, context):
     return walk(read, [ids[:, k * W:(k + 1) * W] for k in range(ids.shape[1] // W + 1)], context)
 
 
+@WRONG.to("read_in_windows", "no gradient flows back", "detach")
+def gradient_cut(read, ids, W, context):
+    return walk(read, ids.split(W, dim=1), context.detach(), keep=lambda old, new: new.detach())
+
+
+@WRONG.to("read_in_windows", "gradient")
+def gradient_cut_between_windows(read, ids, W, context):
+    return walk(read, ids.split(W, dim=1), context, keep=lambda old, new: new.detach())
+
+
+@WRONG.to("read_in_windows", "states first, then the next context")
+def outputs_swapped(read, ids, W, context):
+    states = []
+    for window in ids.split(W, dim=1):
+        context, h = read(window, context)
+        states.append(h)
+    return torch.cat(states, dim=1)
+
+
 # courier_loss -------------------------------------------------------------------------------------------------------
 
 @RIGHT.to("courier_loss")
@@ -274,3 +293,8 @@ def negative(window, places, values, known):
 @WRONG.to("courier_loss", "logarithms add up")
 def chances_added(window, places, values, known):
     return math.log(places + values + (1 - known) * values) / (window - 1)
+
+
+@WRONG.to("courier_loss", "share between 0 and 1")
+def known_taken_as_yes_or_no(window, places, values, known):
+    return (math.log(places) + math.log(values) + (0 if known else math.log(values))) / (window - 1)

@@ -195,6 +195,14 @@ def half_rounded_up(x):
     return torch.cat([F.pad(x, (0, 0, 1, -1))[..., :half], x[..., half:]], dim=-1)
 
 
+@WRONG.to("token_shift", "zeros run through")
+def cascade(x):
+    x, half = x.clone(), x.shape[-1] // 2
+    for t in range(x.shape[1]):
+        x[:, t, :half] = x[:, t - 1, :half] if t else 0
+    return x
+
+
 # gate ---------------------------------------------------------------------------------------------------------------
 
 def hidden(scores):
@@ -279,6 +287,12 @@ def without_gradients(scores, w):
 @WRONG.to("gate", "shape")
 def kept_axis(scores, w):
     return (hidden(scores).softmax(-1) * w).sum(-1, keepdim=True)
+
+
+@WRONG.to("gate", "exp(0) = 1 still counts")
+def future_of_score_0(scores, w):
+    scores = scores.tril()
+    return ((scores + w.log()).logsumexp(-1) - scores.logsumexp(-1)).exp()
 
 
 # best_weights -------------------------------------------------------------------------------------------------------
