@@ -2,17 +2,22 @@
 
 import asyncio
 import html
+import json
 import re
+import threading
 import time
+from html.parser import HTMLParser
 from pathlib import Path
 
 import ipywidgets as W
 import nbformat
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gptlib import Bigram, BPETokenizer, CharTokenizer, TrainConfig, generate_text, save_checkpoint, train
 from gptlib.context_rolling import RollingConfig, RollingGPT
+from gptlib.generate import next_token_probabilities
 from gptlib.time_weighting import toeplitz
 from gptlib.widgets import (
     AttentionExplorer,
@@ -25,8 +30,9 @@ from gptlib.widgets import (
     find_checkpoints,
     panel,
 )
+from gptlib.widgets.board import RUNNING
 from gptlib.widgets.merges import readable
-from gptlib.widgets.panel import boxes
+from gptlib.widgets.panel import boxes, labels, on_axis, table
 from gptlib.widgets.sampler import ended_before, stream_pieces
 
 ALPHABET = " \nabcdefgh"        # 10 characters
@@ -50,7 +56,8 @@ def models(tiny):
 
 @pytest.fixture
 def sampler(models, monkeypatch):
-    monkeypatch.setattr("gptlib.widgets.sampler.PACE", 0)
+    for name in ("PACE", "REFRESH"):
+        monkeypatch.setattr(f"gptlib.widgets.sampler.{name}", 0)
     return Sampler(models, prompt="abc", length=12)
 
 
@@ -76,8 +83,18 @@ def written(sampler):
 
 
 def alert(panel):
-    found = re.search('role="alert".*⚠ (.*)</div>', panel.status.value)
+    """What it complains of, in its picture's place or about its work."""
+    found = re.search('role="alert".*?⚠ (.*?)</div>', panel.drawing.value + panel.status.value)
     return found and html.unescape(found[1])
+
+
+def numbers(page):
+    """What stands below the boxes."""
+    return [html.unescape(number) for number in re.findall('<span style="font-size:9px">(.*?)</span>', page)]
+
+
+def is_percent(printed, p):
+    return p < 0.00501 if printed == "<1" else abs(float(printed) - 100 * p) < 0.501
 
 
 # all of them
@@ -135,6 +152,41 @@ def test_the_playground_is_saved_with_a_page_s_worth_of_each_widget():
         assert "image/png" in outputs[place + 1].data and len(outputs[place + 1].metadata["image/png"]["alt"]) > 60
 
 
+class Page(HTMLParser):
+    """The names of a page's elements, and all that their attributes and texts say."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.names, self.said = set(), ""
+        self.feed(page)
+
+    def handle_starttag(self, name, attributes):
+        self.names.add(name)
+        self.said += "".join(value or name for name, value in attributes)
+
+    def handle_data(self, text):
+        self.said += text
+
+
+def test_nothing_that_a_widget_shows_becomes_a_part_of_its_page(models, undrawn):
+    evil = '"><script>&'
+    said, failed, undrawable = panel.Panel(), panel.Panel(), panel.Panel()
+    said.say(evil)
+    failed.complain(ValueError(evil))
+    undrawable.picture = lambda: models[evil]
+    undrawable.on_change(undrawable.redraw)
+    sampler = Sampler({evil: (models["first"][0], CharTokenizer(evil))}, prompt=evil, length=3)
+    sampler.sample.click()
+    explorer = AttentionExplorer({evil: models["first"]}, "a" * 9)
+    pages = [said.status.value, failed.status.value, undrawable.drawing.value, undrawn(*sampler.picture()), sampler.status.value,
+             sampler.what_stays(), explorer.drawing.value, explorer._repr_mimebundle_()["text/html"],
+             boxes([(evil, 0.5, "1")], "x"), boxes([("a", 0.5, evil)], "x"), boxes([("a", 0.5, "1")], evil),
+             table([evil], [["a"]]), table(["a"], [[evil]])]
+    for page in pages:
+        found = Page(page)
+        assert found.names <= {"div", "img", "span", "br", "p", "em", "table", "tr", "th", "td"} and evil in found.said, page
+
+
 # the sampler
 
 def test_the_sampler_writes_what_generate_text_does(sampler, models):
@@ -169,6 +221,24 @@ def test_the_bars_show_the_distribution_before_and_after_each_control(sampler):
     assert temperature[0] < model[0]
     assert [p > 0 for p in top_k] == [True] * 4 + [False] * 6
     assert 1 <= sum(p > 0 for p in top_p) < 4 and sum(top_p) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0.4}, {"top_k": 3}, {"top_p": 0.6}, {"temperature": 1.7, "top_k": 5, "top_p": 0.8}],
+                         ids=str)
+def test_the_numbers_shown_are_the_model_s_own_probabilities(sampler, models, how):
+    def logits(text):
+        return models["first"][0](torch.tensor([TOKENIZER.encode(text)]))[0, -1]
+
+    for name, value in how.items():
+        getattr(sampler, name).value = value
+    bars = [text.get_text().rstrip("%") for text in sampler.picture()[0].axes[3].texts]
+    expected = next_token_probabilities(logits("abc"), **how)[logits("abc").argsort(descending=True)]
+    assert all(number == "✗" if p == 0 else is_percent(number, p) for number, p in zip(bars, expected, strict=True))
+    sampler.sample.click()
+    text = written(sampler)[:5]                                                     # all that the first window holds
+    expected = [next_token_probabilities(logits("abc" + text[:i]), **how)[TOKENIZER.encode(text[i])].item() for i in range(5)]
+    for page in (sampler.text.value, sampler._repr_mimebundle_()["text/html"]):
+        assert all(is_percent(number, p) for number, p in zip(numbers(page)[:5], expected, strict=True))
 
 
 def test_a_sample_ends_before_the_stop_string(sampler):
@@ -207,10 +277,19 @@ def test_a_character_of_several_tokens_comes_whole_with_the_product_of_their_pro
     assert "é" in {piece for seed in range(9) for piece, _ in stream_pieces(model, BPETokenizer(), "x", 2, seed=seed)}
 
 
+@pytest.mark.parametrize("prompt", ["x", "a"])
+def test_half_a_character_at_the_end_is_shown_as_generate_text_gives_it(prompt):
+    model = Bigram(256)
+    model.table.weight.data = torch.full((256, 256), -30.0).index_fill(1, torch.tensor("é".encode()[0]), 30.0)
+    pieces = list(stream_pieces(model, BPETokenizer(), prompt, 3, seed=1))
+    assert "".join(text for text, _ in pieces) == generate_text(model, BPETokenizer(), prompt, 3, seed=1)
+    assert pieces[-1][0].endswith("�")
+
+
 def test_a_character_that_the_model_does_not_know_is_told_in_the_widget(sampler):
     sampler.prompt.value = "ab!"
     assert "character '!' (U+0021) at position 2" in alert(sampler)
-    assert sampler.drawing.value == ""
+    assert "<img" not in sampler.drawing.value
     sampler.prompt.value = "ab"
     assert not alert(sampler) and "<img" in sampler.drawing.value
 
@@ -252,6 +331,48 @@ def test_the_text_streams_and_stop_ends_it(sampler):
     assert "sample 2 done: 100 pieces" in sampler.status.value
 
 
+def test_a_change_while_a_sample_is_written_spoils_neither_what_is_said_of_it_nor_what_is_wrong(sampler):
+    async def reader():
+        sampler.sample.click()
+        sampler.sample.click()                      # in the same turn of the loop
+        await asyncio.sleep(0)
+        sampler.model.value = "second"
+        assert "sample 1 is being written by first" in sampler.status.value
+        sampler.prompt.value = "ab!"
+        await sampler.task
+
+    asyncio.run(reader())
+    assert "sample 1 done: 12 pieces by first" in sampler.status.value
+    assert "character &#x27;!&#x27;" in sampler.drawing.value and "<img" not in sampler.drawing.value
+
+
+def test_a_long_sample_is_sent_some_ten_times_a_second_and_whole_in_the_end(sampler, monkeypatch):
+    monkeypatch.setattr("gptlib.widgets.sampler.REFRESH", 0.1)
+    seen = []
+    sampler.text.observe(lambda change: seen.append(change["new"]), names="value")
+    sampler.length.value = 100
+    start = time.monotonic()
+    sampler.sample.click()
+    assert len(seen) <= 2 + (time.monotonic() - start) / 0.1 and len(numbers(seen[-1])) == 100
+
+
+def test_what_cannot_be_seen_has_a_sign_and_a_dollar_is_no_mathematics_on_an_axis_alone():
+    assert re.findall("color:#111111\">(.*?)<br>", boxes([(c, 1.0, "") for c in "\t\n\0\u200b $é漢"], "x")) == [
+        "⇥", "⏎", "U+0000", "U+200B", "&nbsp;", "$", "é", "漢"]
+    tokenizer = CharTokenizer("$\\\t")
+    assert labels(tokenizer, tokenizer.encode("\\$\t")) == ["\\", "$", "⇥"] and on_axis(["a$", "b"]) == [r"a\$", "b"]
+
+
+def test_an_alt_text_and_an_axis_name_a_dollar_as_it_is(tiny):
+    models = {"costly": (tiny(vocab_size=3), CharTokenizer("$ab"))}
+    sampler, explorer = Sampler(models, prompt="a"), AttentionExplorer(models, "$ab$")
+    for widget in (sampler, explorer):
+        figure, alt = widget.picture()
+        names = [label.get_text() for axes in figure.axes for label in (*axes.get_xticklabels(), *axes.get_yticklabels())]
+        assert "'$'" in alt and r"\$" in names and "$" not in names
+    assert "\\" not in explorer.what_stays()
+
+
 def test_strength_is_shown_by_number_and_frame_as_well_as_by_hex_colour():
     drawn = boxes([("a", 0.9, "90"), ("<", 0.2, "20"), ("\n", 0.01, "1")], "x")
     strong, middling, weak = re.findall('<span style="display.*?</span></span>', drawn)
@@ -265,6 +386,9 @@ def test_checkpoints_are_found_unless_they_cannot_be_sampled_from(tmp_path, tiny
     save_checkpoint(tmp_path / "04/mute.safetensors", tiny(vocab_size=10))
     save_checkpoint(tmp_path / "02/best.safetensors", torch.nn.Linear(1, 1), TOKENIZER)
     (tmp_path / "broken.safetensors").write_bytes(b"half a file")
+    odd = json.dumps({"model": ["GPT"], "config": {}, "tokenizer": {"class": "x"}, "about": {}})
+    for i, header in enumerate((odd, "[" * 10 ** 5)):
+        save_file({"x": torch.zeros(1)}, tmp_path / f"{i}.safetensors", {"gptlib": header})
     assert find_checkpoints(tmp_path) == {"04/best": tmp_path / "04/best.safetensors"}
     sampler = Sampler(find_checkpoints(tmp_path), prompt="a", length=3)
     sampler.sample.click()
@@ -310,6 +434,11 @@ def test_looking_changes_nothing(tiny):
 def test_a_model_without_attention_has_none_to_look_at():
     explorer = AttentionExplorer({"bigram": (Bigram(10), TOKENIZER)}, "abc")
     assert "a Bigram has no attention" in alert(explorer)
+
+
+@pytest.mark.parametrize("text", ["abc", "abcd", "abc hgf abc"])
+def test_a_model_that_reads_in_windows_is_told_in_the_explorer(rolling, text):
+    assert "a RollingGPT does not read its text in one piece" in alert(AttentionExplorer(rolling, text))
 
 
 @pytest.mark.parametrize(("name", "value"), [("layer", 2), ("head", 2), ("position", 3), ("text", "hgfe"), ("other", "second"),
@@ -379,6 +508,14 @@ def test_boundaries_move_as_the_tokenizer_of_that_many_merges_cuts():
     assert stepper.cut(len(BPE.merges)) == [(i, BPE.token_bytes(i)) for i in BPE.encode("lowest newer")]
 
 
+def test_special_tokens_below_the_merges_keep_their_ids():
+    stepper = MergeStepper(BPETokenizer([(108, 111), (256 + 1, 119)], special_tokens={"<e>": 256}), "low")
+    for n, ids in enumerate([[108, 111, 119], [257, 119], [258]]):
+        stepper.merges.value = n
+        assert numbers(stepper.drawing.value) == [str(i) for i in ids]
+    assert "become token 258" in stepper.status.value
+
+
 def test_the_stepper_names_the_newest_merge_and_draws_the_curve():
     stepper = MergeStepper(BPE, "low")
     stepper.merges.value = 1
@@ -394,7 +531,7 @@ def test_half_a_character_is_shown_as_its_bytes_and_an_empty_sentence_told():
     assert [readable(token) for token in ("é".encode()[:1], b"low")] == ["c3", "low"]
     stepper = MergeStepper(BPE)
     stepper.sentence.value = ""
-    assert "the sentence is empty" in alert(stepper) and stepper.drawing.value == ""
+    assert "the sentence is empty" in alert(stepper) and "<img" not in stepper.drawing.value
 
 
 # the training board
@@ -442,6 +579,110 @@ def test_a_later_board_goes_on_where_an_earlier_one_stopped(board, tiny):
     assert_same(later.model, board.model)
 
 
+def again(board, model, **how):
+    """A board for the same run, of an equal model, that goes on."""
+    return TrainingBoard(model, *board.run[1:], **{"out_dir": board.out_dir, "tokenizer": TOKENIZER, "resume": "auto"} | how)
+
+
+def test_what_a_board_shows_of_an_earlier_run_is_what_it_goes_on_from(board, tiny):
+    board.go.click()
+    (board.out_dir / "metrics.jsonl").write_text('{"step": 0}\n{"st', encoding="utf-8")
+    later = again(board, tiny(vocab_size=10, dropout=0.2))
+    assert later.history == board.history and later.go.description == "Resume"
+    assert again(board, board.model, resume="never").history == []
+    later.go.click()
+    assert later.history == board.history and "done: 8 steps" in later.status.value
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_on_from(board, tiny):
+    board.go.click()
+    (board.out_dir / "last.safetensors").unlink()
+    later = again(board, tiny(vocab_size=10, dropout=0.2))
+    assert later.history == [] and later.go.description == "Train"
+    later.go.click()
+    assert [row["step"] for row in later.history] == [0, 3, 6, 8]
+
+
+def test_another_run_in_the_folder_is_not_shown_as_this_one(board, tiny):
+    board.go.click()
+    other = again(board, tiny(vocab_size=10))
+    assert other.history == [] and other.go.description == "Train"
+    other.go.click()
+    assert "dropout was 0.2 and is now 0.0" in alert(other) and other.history == []
+
+
+def test_a_damaged_checkpoint_is_told_when_it_is_gone_on_from(board, tiny):
+    (board.out_dir / "last.safetensors").write_bytes(b"half a file")
+    later = again(board, tiny(vocab_size=10, dropout=0.2))
+    assert later.history == [] and not alert(later)
+    later.go.click()
+    assert "is not a whole checkpoint" in alert(later)
+
+
+def test_two_boards_do_not_train_one_model_or_write_into_one_folder_at_once(board, tiny, tmp_path):
+    async def reader():
+        board.go.click()
+        await asyncio.sleep(0)
+        rivals = [again(board, board.model), again(board, board.model, out_dir=tmp_path / "other"),
+                  again(board, tiny(vocab_size=10, dropout=0.2))]
+        for rival in rivals:
+            rival.go.click()
+            await rival.task
+            assert "a board is still training this model, or one that it saves in" in alert(rival) and not rival.go.disabled
+        go_on.set()
+        await board.task
+        return rivals[0]
+
+    def wait(*call):
+        go_on.wait(60)
+
+    go_on = threading.Event()
+    waiting = board.model.register_forward_hook(wait)
+    rerun = asyncio.run(reader())
+    waiting.remove()
+    alone = tiny(vocab_size=10, dropout=0.2)
+    train(alone, *board.run[1:], progress=False)
+    assert_same(board.model, alone)
+    assert not RUNNING and not (tmp_path / "other").exists()
+    rerun.go.click()
+    assert "done: 8 steps" in rerun.status.value and rerun.history == board.history and "at step 8" in rerun.drawing.value
+
+
+def test_two_clicks_in_one_turn_of_the_loop_start_one_training(board, monkeypatch):
+    started = []
+    monkeypatch.setattr("gptlib.widgets.board.train", lambda *run, **how: (started.append(run), train(*run, **how))[1])
+
+    async def reader():
+        board.go.click()
+        assert board.go.disabled and not board.stop.disabled
+        board.go.click()
+        await board.task
+
+    asyncio.run(reader())
+    assert len(started) == 1 and "done: 8 steps" in board.status.value
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), StopIteration("x"), KeyError("x")], ids=repr)
+def test_whatever_ends_a_training_is_told_and_the_board_lives(board, error):
+    def fail(*call):
+        raise error
+
+    failing = board.model.register_forward_hook(fail)
+    board.go.click()
+    failing.remove()
+    assert type(error).__name__ in alert(board)
+    assert not board.go.disabled and board.stop.disabled and not RUNNING
+    board.go.click()
+    assert "done: 8 steps" in board.status.value and not alert(board)
+
+
+def test_a_picture_that_cannot_be_drawn_while_it_trains_is_told(board):
+    draw = board.picture
+    board.picture = lambda: None if board.history else draw()
+    board.go.click()
+    assert "TypeError" in alert(board) and "done: 8 steps" in board.status.value and len(board.history) == 4
+
+
 def test_the_board_draws_the_lines_of_guessing_bigram_and_floor(board):
     assert "not measured yet" in board.picture()[1] and "Not trained yet" in board.what_stays()
     board.go.click()
@@ -482,6 +723,21 @@ def test_time_weights_are_shown_by_distance(tiny):
     assert "weight after the softmax, from 1.00 at distance 0 to 4.00" in viewer.picture()[1]
 
 
+def test_the_weight_of_a_key_belongs_to_what_is_shown(tiny):
+    model = tiny(vocab_size=10, attention="toeplitz", block_size=4)
+    for block in model.blocks:
+        block.attention.by_distance.data = torch.tensor([[1.0, 2.0, 3.0, 4.0]] * 2)
+        block.attention.by_key.data = torch.tensor([[5.0, 5.0, 5.0, 5.0], [1.0, 2.0, 3.0, 4.0]])
+    viewer = TimeWeightViewer({"mine": (model, TOKENIZER)})
+    assert list(viewer.picture()[0].axes[1].lines[0].get_ydata()) == [5, 10, 15, 20]
+    viewer.head.value = 2
+    kind, matrix = viewer.read()
+    assert kind == "weight after the softmax"
+    equal = torch.ones(4, 4).tril() / torch.arange(1, 5)[:, None]                   # what the softmax of no scores is
+    q = torch.zeros(1, 2, 4, 6)
+    torch.testing.assert_close(equal * matrix, model.blocks[0].attention.attend(q, q, torch.eye(4).expand(1, 2, 4, 4), 0)[0, 1].detach())
+
+
 def test_a_bias_is_called_one_and_a_plain_model_has_neither(tiny, models):
     viewer = TimeWeightViewer({"bias": (tiny(attention="relative_bias"), TOKENIZER), **models})
     assert "bias before the softmax" in viewer.picture()[1]
@@ -499,8 +755,8 @@ def rolling():
 
 
 def test_the_context_matters_from_the_second_window_on(rolling):
-    tokens, with_it, without, window = ContextViewer(rolling, "abc hgf abc").read()
-    assert (len(tokens), window) == (10, 4)
+    tokens, with_it, without, window, left_out = ContextViewer(rolling, "abc hgf abc").read()
+    assert (len(tokens), window, left_out) == (10, 4, "")
     assert with_it[:4] == without[:4]
     assert all(a != b for a, b in zip(with_it[4:], without[4:], strict=True))
 
@@ -508,6 +764,16 @@ def test_the_context_matters_from_the_second_window_on(rolling):
 def test_the_context_viewer_draws_a_border_after_what_each_window_predicts(rolling):
     axes, = ContextViewer(rolling, "abc hgf abc").picture()[0].axes
     assert [line.get_xdata()[0] for line in axes.lines[2:]] == [4.5, 8.5]
+
+
+def test_of_a_long_text_the_beginning_is_read_and_that_is_said(rolling):
+    viewer = ContextViewer(rolling, "abc hgf " * 190)
+    figure, alt = viewer.picture()
+    axes, = figure.axes
+    assert len(axes.lines[0].get_xdata()) == 255 and len(axes.get_xticks()) <= 100
+    for said in (alt, axes.get_xlabel(), viewer.what_stays()):
+        assert "only the first 256 of the text's 1,520 tokens are read" in said
+    assert viewer.read()[1] == ContextViewer(rolling, ("abc hgf " * 190)[:256]).read()[1]
 
 
 def test_a_model_without_windows_is_told_in_the_context_viewer(models):

@@ -1,7 +1,6 @@
 """The training board: a run that can be watched, stopped and resumed without spoiling it."""
 
 import asyncio
-import json
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,15 +8,18 @@ from pathlib import Path
 import ipywidgets as W
 from torch import Tensor, nn
 
+from gptlib.checkpoint import CheckpointError, read_header
 from gptlib.config import TrainConfig
 from gptlib.generate import generate_text
 from gptlib.plot import mark_level, new_figure, plot_loss
+from gptlib.resume import identity
 from gptlib.tokenizer import Tokenizer
-from gptlib.train import train
+from gptlib.train import TrainResult, train
 from gptlib.widgets.panel import Panel, table
 
 SAMPLES = 5             # texts kept in sight, the latest first
 SAMPLE_TOKENS = 80
+RUNNING = set()         # the models, by id, and the folders that boards are training now
 
 
 class TrainingBoard(Panel):
@@ -39,37 +41,45 @@ class TrainingBoard(Panel):
         self.model, self.config, self.tokenizer, self.prompt = model, config, tokenizer, prompt
         self.run = (model, train_ids, val_ids, block_size, config)
         self.out_dir, self.levels, self.resume = Path(out_dir), dict(levels or {}), resume
-        self.history, self.samples = [], []
-        if resume == "auto" and (self.out_dir / "metrics.jsonl").is_file():
-            self.history = [json.loads(line) for line in (self.out_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        self.go = W.Button(description="Resume" if self.history else "Train", button_style="primary")
-        self.stop = W.Button(description="Stop", disabled=True)
+        self.history, self.samples = self._saved(), []
+        self.go, self.stop = self.buttons("Resume" if self.history else "Train", self._train)
         self.texts = W.HTML()
-        self.asked_to_stop = threading.Event()
         super().__init__(W.HBox([self.go, self.stop]), self.texts)
-        self.go.on_click(lambda button: self.go.disabled or self.start(self._train()))
-        self.stop.on_click(lambda button: self.asked_to_stop.set())
         self.on_change(self.redraw)
 
+    def _saved(self) -> list[dict]:
+        """The history of the run that would be resumed; empty where there is none, or the folder holds another one."""
+        try:
+            about = read_header(self.out_dir / "last.safetensors")["about"]
+            return about["history"] if self.resume == "auto" and about["run"] == identity(*self.run, self.tokenizer) else []
+        except (CheckpointError, KeyError, TypeError):
+            return []
+
     async def _train(self) -> None:
-        self.go.disabled, self.stop.disabled = True, False
-        self.asked_to_stop.clear()
-        if self.resume == "never":
-            self.history, self.samples = [], []
+        held = {id(self.model), self.out_dir.resolve()}
+        if held & RUNNING:
+            raise ValueError(f"a board is still training this model, or one that it saves in {self.out_dir}: wait until it is done, "
+                             "stop it there, or restart the kernel")
+        self.history = self._saved()            # as it is now: another board may have gone on with it
+        self.guard(self.redraw)
         self.say("training")
-        loop = asyncio.get_running_loop()
+        RUNNING.update(held)
+        result = await in_thread(self._run, held, asyncio.get_running_loop())
+        if isinstance(result, BaseException):
+            self.complain(result)
+        elif result.interrupted:
+            self.say("stopped and saved: Resume goes on from here, today or with resume='auto' later")
+        else:
+            self.say(f"done: {self.config.max_steps} steps, best validation loss {result.best['val_loss']:.3f}")
+
+    def _run(self, held: set, loop: asyncio.AbstractEventLoop) -> TrainResult:
         watch = self.model.register_forward_pre_hook(self._before_a_step)
         try:
-            result = await in_thread(lambda: train(
-                *self.run, out_dir=self.out_dir, tokenizer=self.tokenizer, resume=self.resume, progress=False,
-                on_eval=lambda row: loop.call_soon_threadsafe(self._evaluated, row, self._write())))
-            self.say("stopped and saved: Resume goes on from here, today or with resume='auto' later" if result.interrupted
-                     else f"done: {self.config.max_steps} steps, best validation loss {result.best['val_loss']:.3f}")
-        except Exception as error:
-            self.complain(error)
+            return train(*self.run, out_dir=self.out_dir, tokenizer=self.tokenizer, resume=self.resume, progress=False,
+                         on_eval=lambda row: loop.call_soon_threadsafe(self.guard, self._evaluated, row, self._write()))
         finally:
             watch.remove()
-            self.go.disabled, self.stop.disabled = False, True
+            RUNNING.difference_update(held)
 
     def _before_a_step(self, model: nn.Module, inputs) -> None:
         """Stop between two steps, where `train` takes an interrupt without losing anything."""
@@ -104,17 +114,20 @@ class TrainingBoard(Panel):
                      [(str(row["step"]), f"{row['train_loss']:.3f}", f"{row['val_loss']:.3f}") for row in self.history])
 
 
-def in_thread(work: Callable) -> asyncio.Future:
-    """What `work()` returns or raises, from a thread that does not outlive the kernel."""
+def in_thread(work: Callable, *how) -> asyncio.Future:
+    """What `work` returns, or what it raises, as a value, from a thread that does not outlive the kernel.
+
+    Raised in the loop, a SystemExit would end the kernel, and a StopIteration would never arrive.
+    """
     loop = asyncio.get_running_loop()
     done = loop.create_future()
 
     def run():
         try:
-            tell, outcome = done.set_result, work()
-        except Exception as error:
-            tell, outcome = done.set_exception, error
-        loop.call_soon_threadsafe(tell, outcome)
+            outcome = work(*how)
+        except BaseException as error:
+            outcome = error
+        loop.call_soon_threadsafe(done.set_result, outcome)
 
     threading.Thread(target=run, daemon=True).start()
     return done

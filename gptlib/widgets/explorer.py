@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gptlib.model import evaluating
 from gptlib.plot import BLUE, RED, new_figure, plot_matrix
-from gptlib.widgets.panel import NAMED, Models, Panel, boxes, choice, find_checkpoints, labels, load, number, percent, strongest
+from gptlib.widgets.panel import NAMED, Models, Panel, boxes, choice, find_checkpoints, labels, load, number, on_axis, percent, strongest
 
 LONGEST = 64            # tokens that the picture has room for
 NOTHING = "(nothing)"   # to compare with
@@ -31,6 +31,9 @@ def attention_weights(model: nn.Module, idx: Tensor) -> Tensor:
     try:
         with evaluating(model):
             model(idx[None])
+            if [x.shape[1] for x in reads] != [len(idx)] * len(model.blocks):
+                raise ValueError(f"a {type(model).__name__} does not read its text in one piece, which alone can be shown here: "
+                                 "choose a GPT without windows")
             return torch.stack([_weights(block.attention, x) for block, x in zip(model.blocks, reads, strict=True)])
     finally:
         for hook in hooks:
@@ -83,7 +86,7 @@ class AttentionExplorer(Panel):
         for (left, right), name in zip(panels, names, strict=True):
             tokens, weights = self.read(name)
             query = min(self.position.value, len(tokens) - 1)
-            plot_matrix(left, weights, tokens, tokens, "key: looked at", "query: looking", "weight", vmin=0)
+            plot_matrix(left, weights, on_axis(tokens), on_axis(tokens), "key: looked at", "query: looking", "weight", vmin=0)
             left.add_patch(Rectangle((-0.5, query - 0.5), len(tokens), 1, fill=False, edgecolor=RED, linewidth=2))
             left.set_title(f"{name}: layer {self.layer.value}, head {self.head.value}", fontsize=10)
             draw_arcs(right, weights[query, :query + 1].tolist(), tokens, query)
@@ -108,7 +111,7 @@ def draw_arcs(axes: Axes, weights: list[float], tokens: list[str], query: int) -
         if key in top:
             axes.annotate(f"{percent(weight)}%", (middle, width / 2), xytext=(0, 2), textcoords="offset points", ha="center",
                           fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
-    axes.set_xticks(range(len(tokens)), tokens, fontsize=8)
+    axes.set_xticks(range(len(tokens)), on_axis(tokens), fontsize=8)
     axes.get_xticklabels()[query].set(color=RED, fontweight="bold")
     axes.set(xlim=(-1, len(tokens)), ylim=(0, 0.55 * len(tokens)), yticks=[], xlabel=f"token (query: position {query})")
     axes.spines["left"].set_visible(False)

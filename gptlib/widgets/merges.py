@@ -13,8 +13,8 @@ MOST_MERGES = 2000      # more would make each step wait
 
 
 def first_merges(saved: dict, n: int) -> BPETokenizer:
-    """The tokenizer that `to_dict` gave, as it was after its first n merges, without special tokens."""
-    return BPETokenizer.from_dict(saved | {"merges": saved["merges"][:n], "special_tokens": {}})
+    """The tokenizer that `to_dict` gave, as it was after its first n merges."""
+    return BPETokenizer.from_dict(saved | {"merges": saved["merges"][:n]})
 
 
 def readable(token: bytes) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import html
 import io
+import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 
@@ -27,8 +28,9 @@ class Panel(W.VBox):
     """A widget of this course. A subclass lays out its controls, draws a `picture` and says `what_stays`."""
 
     def __init__(self, *rows: W.Widget):
-        self.status = W.HTML()
-        self.drawing = W.HTML()
+        self.status = W.HTML()                  # how the work goes that a button began
+        self.drawing = W.HTML()                 # the picture, or why there is none
+        self.busy, self.asked_to_stop = False, threading.Event()
         super().__init__([*rows, self.status, self.drawing])
 
     def picture(self) -> tuple[Figure, str]:
@@ -45,43 +47,67 @@ class Panel(W.VBox):
     def say(self, text: str) -> None:
         self.status.value = f'<div role="status">{html.escape(text)}</div>'
 
-    def complain(self, error: Exception) -> None:
+    def complain(self, error: BaseException) -> None:
         """Show an error where the reader looks; JupyterLab would hide it in its log."""
-        self.status.value = (f'<div role="alert" style="border:2px solid #d55e00;background-color:#fff4e5;color:#111111;padding:4px 8px">'
-                             f"⚠ {html.escape(sentence(error))}</div>")
+        self.status.value = alert(error)
+
+    def guard(self, do: Callable[..., None], *how) -> None:
+        """Call `do`, which draws, and show its error in place of a picture that is no longer true."""
+        try:
+            do(*how)
+        except Exception as error:
+            self.drawing.value = alert(error)
 
     def on_change(self, do: Callable[[], None], *controls: W.Widget) -> None:
         """Call `do` now and whenever one of the `controls` changes, and show its errors."""
-        def guarded(change=None):
-            try:
+        def changed(change=None):
+            if not self.busy:
                 self.status.value = ""
-                do()
-            except Exception as error:
-                self.drawing.value = ""             # what it showed is no longer true
-                self.complain(error)
+            self.guard(do)
         for control in controls:
-            control.observe(guarded, names="value")
-        guarded()
+            control.observe(changed, names="value")
+        changed()
 
-    def start(self, work: Coroutine) -> None:
-        """Do `work` beside the kernel's other duties, so that buttons stay alive; where no loop runs, to its end."""
-        try:
-            self.task = asyncio.get_running_loop().create_task(work)        # a name, since the loop itself would forget it
-        except RuntimeError:
-            asyncio.run(work)
+    def buttons(self, name: str, work: Callable[[], Coroutine]) -> tuple[W.Button, W.Button]:
+        """One that starts `work` beside the kernel's other duties, or to its end where no loop runs; one that asks it to stop."""
+        go, stop = W.Button(description=name, button_style="primary"), W.Button(description="Stop", disabled=True)
+
+        async def doing():
+            try:
+                await work()
+            except Exception as error:
+                self.complain(error)
+            finally:
+                self.busy, go.disabled, stop.disabled = False, False, True
+
+        def start(button):
+            if self.busy:
+                return                          # a second click, sent before the button was seen to be grey
+            self.busy, go.disabled, stop.disabled = True, True, False
+            self.asked_to_stop.clear()
+            try:
+                self.task = asyncio.get_running_loop().create_task(doing())     # a name, since the loop itself would forget it
+            except RuntimeError:
+                asyncio.run(doing())
+
+        go.on_click(start)
+        stop.on_click(lambda button: self.asked_to_stop.set())
+        return go, stop
 
     def _repr_mimebundle_(self, **how):
         try:
             stays = self.what_stays()
         except Exception as error:
-            stays = f"<p>⚠ {html.escape(sentence(error))}</p>"
+            stays = alert(error)
         note = f"<p><em>{type(self).__name__}: run this page in JupyterLab to move its controls. As it was saved:</em></p>"
         return super()._repr_mimebundle_(**how) | {"text/html": note + stays, "text/plain": f"{type(self).__name__}, a widget"}
 
 
-def sentence(error: Exception) -> str:
+def alert(error: BaseException) -> str:
     """What to tell the reader: this library's errors speak for themselves, others say what they are."""
-    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    return (f'<div role="alert" style="border:2px solid #d55e00;background-color:#fff4e5;color:#111111;padding:4px 8px">'
+            f"⚠ {html.escape(said)}</div>")
 
 
 def number(name: str, value: float, least: float, most: float, step: float = 1) -> tuple[W.Widget, W.HBox]:
@@ -102,10 +128,10 @@ def find_checkpoints(runs: str | Path | None = None) -> dict[str, Path]:
     for path in sorted(runs.glob("**/*.safetensors")):
         try:
             header = read_header(path)
-        except CheckpointError:
-            continue                                # cut off, or of another library
-        if header["model"] in MODELS and header["tokenizer"]:
-            found[path.relative_to(runs).with_suffix("").as_posix()] = path
+            if header["model"] in MODELS and header["tokenizer"]:
+                found[path.relative_to(runs).with_suffix("").as_posix()] = path
+        except (CheckpointError, TypeError, RecursionError):
+            continue                                # cut off, of another library, or made by hand
     return found
 
 
@@ -124,8 +150,13 @@ def load(models: Models, name: str | None) -> tuple[nn.Module, Tokenizer]:
 
 
 def labels(tokenizer: Tokenizer, ids: Iterable[int]) -> list[str]:
-    """A sign or a short text for each token, for an axis."""
-    return ["".join(map(visible, tokenizer.decode([i]))) for i in ids]
+    """A sign or a short text for each token."""
+    return ["".join(map(visible, tokenizer.decode([i]))).replace(r"\$", "$") for i in ids]
+
+
+def on_axis(texts: Iterable[str]) -> list[str]:
+    """The same where matplotlib would take dollar signs for mathematics."""
+    return [text.replace("$", r"\$") for text in texts]
 
 
 def image(figure: Figure, alt: str) -> str:
@@ -145,10 +176,10 @@ def boxes(tokens: Iterable[tuple[str, float, str]], name: str) -> str:
     for text, strength, figure in tokens:
         shade = "#" + "".join(f"{round(a + (b - a) * min(1.0, strength)):02x}" for a, b in zip(LIGHT, FULL, strict=True))
         edge = "solid" if strength >= 0.5 else "dashed" if strength >= 0.1 else "dotted"
-        shown = html.escape(text).replace(" ", "&nbsp;").replace("\n", "⏎")
+        shown = html.escape("".join(c if c.isprintable() else visible(c) for c in text)).replace(" ", "&nbsp;")
         cells.append(f'<span style="display:inline-block;text-align:center;min-width:1.3em;margin:1px;border:1px solid #999999;'
                      f'border-bottom:3px {edge} #222222;background-color:{shade};color:#111111">{shown}<br>'
-                     f'<span style="font-size:9px">{figure}</span></span>' + ("<br>" if text.endswith("\n") else ""))
+                     f'<span style="font-size:9px">{html.escape(figure)}</span></span>' + ("<br>" if text.endswith("\n") else ""))
     return f'<div role="group" aria-label="{html.escape(name)}" style="font-family:monospace;line-height:1.3">{"".join(cells)}</div>'
 
 

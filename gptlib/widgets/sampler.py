@@ -3,6 +3,7 @@
 import asyncio
 import codecs
 import html
+import time
 from collections.abc import Iterable, Iterator
 
 import ipywidgets as W
@@ -13,9 +14,10 @@ from torch import nn
 from gptlib.generate import Windows, next_token_probabilities, pick
 from gptlib.plot import BLUE, GREY, new_figure
 from gptlib.tokenizer import Tokenizer
-from gptlib.widgets.panel import NAMED, Models, Panel, boxes, choice, find_checkpoints, labels, load, number, percent, strongest
+from gptlib.widgets.panel import NAMED, Models, Panel, boxes, choice, find_checkpoints, labels, load, number, on_axis, percent, strongest
 
 PACE = 0.02             # seconds between two tokens: time to read, and to press Stop
+REFRESH = 0.1           # seconds between two showings of a text that grows, which is sent whole
 BARS = 10               # tokens shown in a distribution
 
 
@@ -38,6 +40,8 @@ def stream_pieces(model: nn.Module, tokenizer: Tokenizer, prompt: str, max_new_t
         if piece:
             yield piece, p
             p = 1.0
+    if rest := characters.decode(b"", final=True):          # the text ends in half a character
+        yield rest, p
 
 
 def ended_before(stop: str, pieces: Iterable[tuple[str, float]]) -> Iterator[tuple[str, float]]:
@@ -77,14 +81,11 @@ class Sampler(Panel):
         self.length = W.BoundedIntText(length, min=1, max=500, description="Length in tokens", style=NAMED)
         self.seed = W.BoundedIntText(1, min=0, max=10 ** 9, description="Seed", style=NAMED)
         self.until = W.Text("", description="Stop before", placeholder="a string", style=NAMED, continuous_update=False)
-        self.sample = W.Button(description="Sample", button_style="primary")
-        self.stop = W.Button(description="Stop", disabled=True)
+        self.sample, self.stop = self.buttons("Sample", self._sample)
         self.text = W.HTML()
-        self.count, self.asked_to_stop = 0, False
+        self.count = 0
         super().__init__(self.model, self.prompt, temperature, top_k, top_p, W.HBox([self.length, self.seed, self.until]),
                          W.HBox([self.sample, self.stop]), self.text)
-        self.sample.on_click(lambda button: self.sample.disabled or self.start(self._sample()))
-        self.stop.on_click(lambda button: setattr(self, "asked_to_stop", True))
         self.on_change(self.redraw, self.model, self.prompt, self.temperature, self.top_k, self.top_p)
 
     def controls(self) -> dict:
@@ -96,23 +97,20 @@ class Sampler(Panel):
         return ended_before(self.until.value, pieces)
 
     async def _sample(self) -> None:
-        self.sample.disabled, self.stop.disabled, self.asked_to_stop = True, False, False
         self.count += 1
-        pieces, how = [], "done"
-        try:
-            self.say(f"sample {self.count} is being written")
-            for piece in self.stream(self.length.value):
-                pieces.append(piece)
-                self.text.value = self._boxes(pieces)
-                await asyncio.sleep(PACE)
-                if self.asked_to_stop:
-                    how = "stopped"
-                    break
-            self.say(f"sample {self.count} {how}: {len(pieces)} pieces; the number below each is its probability in per cent")
-        except Exception as error:
-            self.complain(error)
-        finally:
-            self.sample.disabled, self.stop.disabled = False, True
+        name, stream = self.model.value, self.stream(self.length.value)
+        pieces, how, shown = [], "done", 0.0
+        self.say(f"sample {self.count} is being written by {name}")
+        for piece in stream:
+            pieces.append(piece)
+            if time.monotonic() - shown >= REFRESH:
+                self.text.value, shown = self._boxes(pieces), time.monotonic()
+            await asyncio.sleep(PACE)
+            if self.asked_to_stop.is_set():
+                how = "stopped"
+                break
+        self.text.value = self._boxes(pieces)
+        self.say(f"sample {self.count} {how}: {len(pieces)} pieces by {name}; the number below each is its probability in per cent")
 
     def _boxes(self, pieces: list[tuple[str, float]]) -> str:
         return boxes([(text, p, percent(p)) for text, p in pieces], "sample: " + "".join(text for text, _ in pieces))
@@ -138,7 +136,7 @@ class Sampler(Panel):
             axes.set(title=f"{title}\n{(p > 0).sum()} of {len(p)} tokens", xlabel="probability", xlim=(0, 1.15), xticks=(0, 0.5, 1))
             axes.title.set_fontsize(10)
             alt.append(f"{title}: {strongest(shares, names)}")
-        panels[0].set_yticks(range(len(order)), names)
+        panels[0].set_yticks(range(len(order)), on_axis(names))
         panels[0].set_ylabel("next token")
         panels[0].invert_yaxis()
         return figure, f"Probabilities of the next token after {self.prompt.value!r}. " + "; ".join(alt)

@@ -6,7 +6,10 @@ import torch
 from gptlib.context_rolling import token_losses
 from gptlib.model import evaluating
 from gptlib.plot import BLUE, GREY, RED, new_figure, plot_matrix
-from gptlib.widgets.panel import NAMED, Models, Panel, boxes, choice, find_checkpoints, labels, load, number, table
+from gptlib.widgets.panel import NAMED, Models, Panel, boxes, choice, find_checkpoints, labels, load, number, on_axis, table
+
+LONGEST = 256           # tokens that the context's picture has room for
+TICKS = 100             # of them named
 
 
 class TimeWeightViewer(Panel):
@@ -32,9 +35,12 @@ class TimeWeightViewer(Panel):
             raise ValueError(f"{self.model.value} weighs no distances: choose a model of chapter 6")
         self.layer.max, self.head.max = len(blocks), blocks[0].attention.n_head
         attention, T = blocks[self.layer.value - 1].attention, model.block_size
-        if (weight := attention.weight(T)) is not None:
-            return "weight after the softmax", weight[self.head.value - 1].detach()
-        return "bias before the softmax", attention.bias(T)[self.head.value - 1].detach()
+        kind, matrix = "weight after the softmax", attention.weight(T)
+        if matrix is None:
+            kind, matrix = "bias before the softmax", attention.bias(T)
+        if hasattr(attention, "by_key"):
+            matrix = matrix * attention.by_key[:, None, :T]
+        return kind, matrix[self.head.value - 1].detach()
 
     def by_distance(self, matrix: torch.Tensor) -> list[float]:
         return [matrix.diagonal(-distance).mean().item() for distance in range(len(matrix))]
@@ -66,7 +72,7 @@ class ContextViewer(Panel):
 
     Args:
         models: as (RollingGPT, tokenizer) by name.
-        text: at least two windows long, to see anything.
+        text: at least two windows long, to see anything; no more is read of it than its first 256 tokens.
     """
 
     def __init__(self, models: Models | None = None, text: str = "To be, or not to be, that is the question"):
@@ -76,8 +82,8 @@ class ContextViewer(Panel):
         super().__init__(self.model, self.text)
         self.on_change(self.redraw, self.model, self.text)
 
-    def read(self) -> tuple[list[str], list[float], list[float], int]:
-        """Tokens but the first, what each costs with and without context in nats, and the window's length."""
+    def read(self) -> tuple[list[str], list[float], list[float], int, str]:
+        """Tokens but the first, what each costs with and without context in nats, the window's length, and what was left out."""
         model, tokenizer = load(self.models, self.model.value)
         window = getattr(getattr(model, "config", None), "window", None)
         if window is None:
@@ -85,28 +91,30 @@ class ContextViewer(Panel):
         ids = tokenizer.encode(self.text.value)
         if len(ids) < 2:
             raise ValueError("the text has nothing to predict: write at least two tokens")
+        left_out = f"; only the first {LONGEST} of the text's {len(ids):,} tokens are read" if len(ids) > LONGEST else ""
+        ids = ids[:LONGEST]
         with evaluating(model):
             with_it, without = (token_losses(model, torch.tensor([ids]), edit=edit)[0].tolist()
                                 for edit in (lambda context: context, torch.zeros_like))
-        return labels(tokenizer, ids[1:]), with_it, without, window
+        return labels(tokenizer, ids[1:]), with_it, without, window, left_out
 
     def picture(self):
-        tokens, with_it, without, window = self.read()
+        tokens, with_it, without, window, left_out = self.read()
         figure, axes = new_figure(width=10, height=3.2)
-        places = range(1, len(tokens) + 1)
+        places, every = range(1, len(tokens) + 1), -(-len(tokens) // TICKS)
         axes.plot(places, without, "x:", color=GREY, label="with zeros instead")
         axes.plot(places, with_it, "o-", color=BLUE, markersize=4, label="with the context handed on")
         for border in range(window, len(tokens) + 1, window):
             axes.axvline(border + 0.5, color=RED, linestyle="--", linewidth=1)
-        axes.set_xticks(places, tokens, fontsize=8)
-        axes.set(ylabel="surprise (nats)", xlabel=f"token; a dashed line ends what a window of {window} predicts")
+        axes.set_xticks(places[::every], on_axis(tokens[::every]), fontsize=8)
+        axes.set(ylabel="surprise (nats)", xlabel=f"token; a dashed line ends what a window of {window} predicts{left_out}")
         axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         gain = (sum(without) - sum(with_it)) / len(tokens)
         return figure, (f"Surprise at each of {len(tokens)} tokens, in windows of {window}: the context saves {gain:.3f} nats a token "
-                        "on average")
+                        f"on average{left_out}")
 
     def what_stays(self) -> str:
-        tokens, with_it, without, window = self.read()
-        name = f"windows of {window}; below each token, the nats that the context saves"
+        tokens, with_it, without, window, left_out = self.read()
+        name = f"windows of {window}; below each token, the nats that the context saves{left_out}"
         saved = [b - a for a, b in zip(with_it, without, strict=True)]
         return f"<p>{name}</p>" + boxes([(token, max(0.0, s), f"{s:+.2f}") for token, s in zip(tokens, saved, strict=True)], name)
