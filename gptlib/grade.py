@@ -2,14 +2,19 @@
 
     python -m gptlib grade submissions/
 
-No notebook is run as a whole. Of its code only that is executed which an exercise's function needs: its definition, and
-the imports, helpers and constants that it names. Checks that were deleted or rewritten in the notebook make no difference.
+No notebook is run as a whole. Of its code only that is executed which an exercise's function needs: its definition, the
+imports, helpers and constants that it names, and what changes these. Checks that were deleted or rewritten in the notebook
+make no difference.
 
 This is no sandbox. A process of its own, with limits on time, memory and output, keeps an accident in one notebook from
-spoiling the rest; code that wants to read or delete your files can. Grade strangers' work in a container.
+spoiling the rest; code that wants to read or delete your files, or to write its own verdict, can. Grade strangers' work in
+a container.
 """
 
 import ast
+import asyncio
+import builtins
+import contextlib
 import csv
 import dis
 import importlib
@@ -20,15 +25,18 @@ import multiprocessing
 import os
 import pkgutil
 import re
+import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from types import CodeType
+from typing import BinaryIO
 
 import psutil
 import torch
@@ -46,8 +54,14 @@ PASSED, NOT_ATTEMPTED, MISSING = "passed", "not attempted", "missing: the notebo
 PARSING = threading.Lock()                              # Python 3.11 counts the depth of all threads' trees together
 MOST_OUTPUT = 1_000_000                                 # characters that an answer may print
 MOST_BYTES = 50_000_000                                 # of a notebook's file, outputs and all
+MOST_WORDS = 2_000                                      # characters of a verdict
+MOST_SENT = 20 * MOST_WORDS                             # bytes in which a verdict is sent
 PATIENCE = 6                                            # times the limit on computing that an answer may take by the clock
 START = 120                                             # seconds in which a process must begin, on a slow and busy machine too
+DEFINITIONS = ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef
+FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda
+PERHAPS = ast.If, ast.For, ast.While, ast.Try           # what these bind may stay as it was
+UNSEEN = {"exec", "eval", "globals"}                    # what these change stands nowhere in the code
 
 
 @dataclass
@@ -82,37 +96,56 @@ def grade(folder: Path, seconds: float = 10.0, memory: int = 1024, workers: int 
     processes = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     if sys.platform == "linux":
         processes.set_forkserver_preload(["gptlib.grade"])              # imports PyTorch once, not once a notebook
+    return _grades(Path(folder), paths, workers, Examiner(seconds, memory, processes))
+
+
+def _grades(folder: Path, paths: list[Path], workers: int, examiner: "Examiner") -> Iterator[Grade]:
     with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(lambda path: grade_notebook(path, path.relative_to(folder).as_posix(), seconds, memory, processes), paths)
+        try:
+            yield from pool.map(lambda path: grade_notebook(path, path.relative_to(folder).as_posix(), examiner), paths)
+        finally:
+            examiner.stop.set()                                         # where it is given up before its end
 
 
-def grade_notebook(path: Path, name: str, seconds: float, memory: int, processes) -> Grade:
-    """Grade one notebook; `processes` is the multiprocessing context in which its functions are called."""
+def grade_notebook(path: Path, name: str, examiner: "Examiner") -> Grade:
+    """Grade one notebook. Whatever is wrong with it becomes a remark."""
     result = Grade(name)
     try:
         source = Source(read_cells(path))
-    except (ValueError, OSError) as error:
-        result.remarks.append(f"cannot be read as a notebook: {error}")
-        return result
-    result.chapter = source.chapter()
-    if not result.chapter:
-        result.remarks.append("defines no function of any exercise: is it one of the course's notebooks?")
-        return result
-    exercises = CHECKS[result.chapter]
-    result.remarks += source.remarks(path.stem, result.chapter)
-    result.verdicts = {exercise: source.unreadable(exercise) or MISSING for exercise in exercises}
-    answers = {exercise: source.needed_for(exercise) for exercise in exercises if exercise in source.bound_by}
-    result.verdicts |= examine(result.chapter, answers, seconds, memory, processes)
+        result.chapter = source.chapter()
+        if not result.chapter:
+            result.remarks.append("defines no function of any exercise: is it one of the course's notebooks?")
+            return result
+        exercises = CHECKS[result.chapter]
+        result.remarks += source.remarks(path.stem, result.chapter)
+        answers = {exercise: source.needed_for(exercise) for exercise in exercises if exercise in source.bound_by}
+        result.verdicts = ({exercise: source.unreadable(exercise) or MISSING for exercise in exercises}
+                           | examiner.examine(result.chapter, answers))
+        for exercise, statements in answers.items():
+            cells = source.left_out(exercise, statements)
+            if cells and result.verdicts[exercise] not in (PASSED, NOT_ATTEMPTED):
+                result.remarks.append(f"{exercise} was checked without {', '.join(cells)}, which may change what it needs")
+    except Exception as error:                                          # one notebook ends no batch
+        result.remarks.append(f"not graded: {str(error) or type(error).__name__}")
     return result
 
 
-def write_csv(grades: list[Grade], path: Path) -> None:
-    """A row for each notebook, a column for each exercise; with the mark by which spreadsheets know utf-8."""
-    rows = [grade.row() for grade in grades]
-    with open(path, "w", newline="", encoding="utf-8-sig") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(column for row in rows for column in row)))
-        writer.writeheader()
-        writer.writerows(rows)
+def write_csv(grades: Iterable[Grade], path: Path) -> Iterator[Grade]:
+    """Pass `grades` on, each when it stands in the table, so that whatever ends the grading early costs no row.
+
+    A row for each notebook, a column for each exercise; with the mark by which spreadsheets know utf-8.
+    """
+    rows = []
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
+        for grade in grades:
+            rows.append(grade.row())
+            file.seek(0)                                                # a new row may bring new columns
+            writer = csv.DictWriter(file, list(dict.fromkeys(column for row in rows for column in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+            file.flush()
+            yield grade
 
 
 # What a notebook defines ----------------------------------------------------------------------------------------------
@@ -125,13 +158,28 @@ def read_cells(path: Path) -> list[str]:
     """
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"it has {path.stat().st_size:,} bytes, and {MOST_BYTES:,} is the most; clear its outputs and save it again")
-    notebook = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it cannot be read as a notebook: {error}") from None
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        raise ValueError("it holds no list of cells")
-    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        raise ValueError("it is no notebook: it holds no list of cells")
+    return [text for i, cell in enumerate(notebook["cells"]) if (text := read_cell(cell, i + 1)) is not None]
 
 
-@dataclass(frozen=True)
+def read_cell(cell: dict, number: int) -> str | None:
+    """The source of a code cell; None for one of another kind."""
+    if not isinstance(cell, dict) or "cell_type" not in cell:
+        raise ValueError(f"its cell {number} has no cell_type")
+    if cell["cell_type"] != "code":
+        return None
+    lines = cell.get("source")
+    if not isinstance(lines, str | list) or not all(isinstance(line, str) for line in lines):
+        raise ValueError(f"its cell {number} has no source: text, or a list of lines")
+    return "".join(lines)
+
+
+@dataclass(frozen=True, eq=False)
 class Statement:
     """One statement at the top level of a cell."""
 
@@ -140,44 +188,94 @@ class Statement:
     cell: str
     needs_now: frozenset[str]                           # the names that must be bound before it runs
     needs_later: frozenset[str]                         # those that its functions look up when they are called
+    changes_later: frozenset[str]                       # those whose objects its functions change when they are called
+    may_change: frozenset[str]                          # those that it has in hand when it runs
 
 
 class Source:
     """A notebook's statements, and which of them bind each name, in the notebook's order."""
 
     def __init__(self, cells: list[str]):
-        self.cells, self.statements, self.bound_by, self.broken = cells, [], {}, []
+        self.cells, self.statements, self.bound_by, self.changed_by, self.broken = cells, [], {}, {}, []
+        self.defined, self.course = set(dir(builtins)), set()                       # functions and modules, and those from gptlib
         for i, cell in enumerate(cells):
             cell = re.sub(r"^\s*%%.*", "", cell)                                    # %%time and its like
             try:
                 cell = TransformerManager().transform_cell(cell)                    # %lines and !lines become calls
                 with PARSING:
-                    body = ast.parse(cell).body
-                for tree in body:
-                    self._add(tree, f"cell {i + 1}", cell)
-            except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+                    for tree in ast.parse(cell).body:
+                        self._add(tree, f"cell {i + 1}", cell)
+            except Exception as error:                                              # IPython and the compiler know many
                 self.broken.append((cell, error))
 
     def _add(self, tree: ast.stmt, file: str, cell: str) -> None:
-        code = compile(ast.Module([tree], []), file, "exec")
-        needs = frozenset(names_loaded(code, now=True)), frozenset(names_loaded(code, now=False))
-        self.statements.append(Statement(tree, file, cell, *needs))
-        for name in {step.argval for step in dis.get_instructions(code) if step.opname in ("STORE_NAME", "STORE_GLOBAL")}:
+        code, number = compiled(tree, file), len(self.statements)
+        first = {step.argval: step.opname for step in reversed(list(dis.get_instructions(code))) if step.opname.endswith("_NAME")}
+        binds = {step.argval for step in dis.get_instructions(code) if step.opname in ("STORE_NAME", "STORE_GLOBAL")}
+        now = frozenset(name for name in names_loaded(code, now=True) if not first.get(name, "").startswith("STORE"))
+        later = frozenset(names_loaded(code, now=False))
+        harmless = root(getattr(tree, "value", None)) in self.course                # a check, a picture: it changes nothing here
+        changes = set(self._changed(tree, now=True)).union(*self._effects(() if harmless else now))
+        self.statements.append(Statement(tree, file, cell, now, later, later & set(self._changed(tree, now=False)),
+                                         frozenset() if harmless else now - binds))
+        for name in binds:
             if not (name in self.bound_by and is_stub(tree)):                       # a stub that was left behind replaces no answer
-                self.bound_by.setdefault(name, []).append(len(self.statements) - 1)
+                self.bound_by.setdefault(name, []).append(number)
+        for name in changes | binds if isinstance(tree, PERHAPS) else changes - binds:
+            self.changed_by.setdefault(name, []).append(number)
+        self.defined = self.defined | binds if isinstance(tree, DEFINITIONS) else self.defined - binds
+        self.course = self.course | binds if comes_from_gptlib(tree) else self.course - binds
+
+    def _changed(self, tree: ast.stmt, now: bool) -> Iterator[str]:
+        """The names whose objects a statement stores into, or may change by a call that is not asked for its result."""
+        for node in nodes(tree, now):
+            if isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
+                yield root(node)
+            elif isinstance(node, ast.Global):
+                yield from node.names
+            elif isinstance(node, ast.Expr) and isinstance(call := getattr(node.value, "elt", node.value), ast.Call):
+                called = root(call)
+                if called not in self.defined:
+                    yield called                                                    # a method of an object, which may change it
+                elif called not in self.course | {"print", "display"}:              # a function, which may change what it is given
+                    yield from {root(part) for part in (*call.args, *call.keywords)} - self.defined
+
+    def _effects(self, names: Iterable[str]) -> Iterator[frozenset[str]]:
+        """The names that functions, and the functions that they call, change when they are called."""
+        todo, seen = set(names), set()
+        while todo:
+            name = todo.pop()
+            seen.add(name)
+            for i in self.bound_by.get(name, []):
+                yield self.statements[i].changes_later
+                todo |= self.statements[i].needs_later - seen
 
     def needed_for(self, name: str) -> list[Statement]:
         """The statements that define `name` and, in turn, whatever they name, as if the notebook had been run in order."""
         end = len(self.statements)
         wanted = {i for i, statement in enumerate(self.statements) if "*" in names_imported(statement.tree)}
-        todo = [(name, end)]
+        todo, seen = [(name, end)], set()
         while todo:
-            name, before = todo.pop()
-            i = max((i for i in self.bound_by.get(name, []) if i < before), default=None)
-            if i is not None and i not in wanted:
+            name, before = wish = todo.pop()
+            if wish in seen:
+                continue
+            seen.add(wish)
+            changes = self.changed_by.get(name, [])
+            last = max((i for i in self.bound_by.get(name, []) if i < before and i not in changes), default=-1)
+            for i in [last] * (last >= 0) + [i for i in changes if last < i < before]:
                 wanted.add(i)
-                todo += [(name, i) for name in self.statements[i].needs_now] + [(name, end) for name in self.statements[i].needs_later]
+                statement = self.statements[i]
+                called = {before, end} if isinstance(statement.tree, DEFINITIONS) else {i, before, end}
+                todo += [(name, i) for name in statement.needs_now]
+                todo += [(name, moment) for name in statement.needs_later for moment in called]
         return [self.statements[i] for i in sorted(wanted)]
+
+    def left_out(self, name: str, taken: list[Statement]) -> list[str]:
+        """The cells of other statements that have in hand what `taken` make, or change names unseen."""
+        made = {name for name, places in self.bound_by.items() for i in places
+                if self.statements[i] in taken and not isinstance(self.statements[i].tree, DEFINITIONS)}
+        suspects = made - {name} | UNSEEN
+        return list(dict.fromkeys(other.file for other in self.statements if other not in taken and other.may_change & suspects))
 
     def unreadable(self, name: str) -> str | None:
         """What is wrong with the cell that defines `name`, where that cell is no Python."""
@@ -205,13 +303,38 @@ class Source:
 
 
 def names_loaded(code: CodeType, now: bool, running: bool = True) -> Iterator[str]:
-    """The global names that a statement looks up when it runs, or, if not `now`, when a function that it defines is called."""
+    """The global names that a statement looks up or sets when it runs, or, if not `now`, when a function that it defines is called."""
     if running == now:
-        yield from (step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_NAME", "LOAD_GLOBAL"))
+        yield from (step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_NAME", "LOAD_GLOBAL", "STORE_GLOBAL"))
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
             at_once = inner.co_name in ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>") or not inner.co_flags & inspect.CO_OPTIMIZED
             yield from names_loaded(inner, now, running and at_once)            # a class's body is not "optimized"; a function's is
+
+
+def compiled(tree: ast.stmt, file: str) -> CodeType:
+    return compile(ast.Module([tree], []), file, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def nodes(tree: ast.stmt, now: bool) -> Iterator[ast.AST]:
+    """What of a statement runs when it does, or, if not `now`, when a function that it defines is called."""
+    todo = [(tree, True)]
+    for node, at_once in todo:                                                  # which grows meanwhile
+        if at_once == now:
+            yield node
+        todo += [(inner, at_once and not isinstance(node, FUNCTIONS)) for inner in ast.iter_child_nodes(node)]
+
+
+def root(node: ast.AST | None) -> str | None:
+    """The name that an expression begins with, as `a` in `a.b[0].c()`."""
+    while node is not None and not isinstance(node, ast.Name):
+        node = getattr(node, "func", None) or getattr(node, "value", None)
+    return node and node.id
+
+
+def comes_from_gptlib(tree: ast.stmt) -> bool:
+    modules = [tree.module or ""] if isinstance(tree, ast.ImportFrom) else [alias.name for alias in getattr(tree, "names", [])]
+    return isinstance(tree, ast.Import | ast.ImportFrom) and any(module.split(".")[0] == "gptlib" for module in modules)
 
 
 def names_imported(tree: ast.stmt) -> list[str]:
@@ -230,95 +353,141 @@ def defines(cell: str, name: str) -> bool:
 
 # Calling it, in a process of its own ----------------------------------------------------------------------------------
 
-def examine(chapter: str, answers: dict[str, list[Statement]], seconds: float, memory: int, processes) -> dict[str, str]:
-    """A verdict for each answer. One that ends its process, or has to be stopped with it, costs the others only a new process."""
-    verdicts = {}
-    while left := {name: statements for name, statements in answers.items() if name not in verdicts}:
-        here, there = processes.Pipe(duplex=False)
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            process = processes.Process(target=answer_for, args=(there, chapter, left, folder), daemon=True)
-            process.start()
-            there.close()
-            try:
-                reason = listen(here, process, verdicts, len(left), seconds, memory)
-            finally:
-                end(process)
-        if reason:
-            name = next(name for name in left if name not in verdicts)
-            verdicts[name] = f"✗ {name}: {reason}"
-    return verdicts
+@dataclass(frozen=True)
+class Examiner:
+    """Has answers called in processes of their own, within limits."""
+
+    seconds: float
+    memory: int
+    processes: BaseContext
+    stop: threading.Event = field(default_factory=threading.Event)                  # set where the grading is given up
+
+    def examine(self, chapter: str, answers: dict[str, list[Statement]]) -> dict[str, str]:
+        """A verdict for each answer. One that ends its process, or has to be stopped with it, costs the others only a new process."""
+        verdicts = {}
+        while left := {name: statements for name, statements in answers.items() if name not in verdicts}:
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                mail, desk, family = Path(folder, "mail"), Path(folder, "desk"), set()
+                desk.mkdir()
+                process = self.processes.Process(target=answer_for, args=(mail, desk, chapter, left), daemon=True)
+                process.start()
+                try:
+                    self.await_start(mail, process)
+                    with open(mail, "rb") as file:
+                        _, at_first = used(process.pid, family)
+                        for name in left:
+                            verdicts[name] = self.await_verdict(file, process, family, at_first)
+                except Wrong as wrong:
+                    verdicts[name] = f"✗ {name}: {wrong}"
+                finally:
+                    end(process, family)
+        return verdicts
+
+    def await_start(self, mail: Path, process) -> None:
+        began = time.monotonic()
+        while not mail.exists():
+            if not process.is_alive() or time.monotonic() - began > START or self.stop.is_set():
+                raise RuntimeError(f"a process for grading did not start within {START} seconds (exit status {process.exitcode})")
+            process.join(0.02)
+
+    def await_verdict(self, file: BinaryIO, process, family: set[psutil.Process], at_first: int) -> str:
+        """The next line of the mail.
+
+        Raises:
+            Wrong: why it will not come.
+        """
+        text, pause, clock, (computed, _) = b"", 0.01, time.monotonic(), used(process.pid, family)
+        while True:
+            ended = not process.is_alive()                                          # asked first, since its last words still count
+            text += file.readline(MOST_SENT)
+            if text.endswith(b"\n") or len(text) > MOST_SENT:
+                return read_verdict(text)
+            if ended:
+                raise Wrong(f"it ended the process that called it (exit status {process.exitcode}): does it call os._exit, or crash?")
+            if self.stop.is_set():
+                raise RuntimeError("the grading was given up")
+            computing, holds = used(process.pid, family)
+            if computing - computed > self.seconds:
+                raise Wrong(f"no answer within {self.seconds:g} seconds of computing: is there a loop that never ends?")
+            if time.monotonic() - clock > PATIENCE * self.seconds:
+                raise Wrong(f"no answer within {PATIENCE * self.seconds:g} seconds by the clock, {computing - computed:.1f} of them "
+                            "computing: does it wait for what never comes, or is there a loop that never ends?")
+            if holds - at_first > self.memory * 2 ** 20:
+                raise Wrong(f"it took more than {self.memory} MiB of memory: is something far too large, or growing without end?")
+            pause = min(2 * pause, 0.1)
+            process.join(pause)
 
 
-def listen(connection, process, verdicts: dict[str, str], count: int, seconds: float, memory: int) -> str | None:
-    """Add `count` verdicts to `verdicts` as they come; or say why the one that is awaited will not come."""
-    if not connection.poll(START):
-        raise RuntimeError(f"a process for grading did not start within {START} seconds")
-    received, at_first = -1, 0                                                      # the first message only says that it is there
-    while received < count:
-        if connection.poll(0.02):
-            try:
-                verdicts |= json.loads(connection.recv_bytes(1_000_000))
-            except EOFError:
-                process.join(1)
-                if received < 0:
-                    raise RuntimeError(f"a process for grading could not start (exit status {process.exitcode})") from None
-                return f"it ended the process that called it (exit status {process.exitcode}): does it call os._exit, or crash?"
-            received += 1
-            clock, (computed, held) = time.monotonic(), used(process.pid)
-            at_first = held if received == 0 else at_first
-            continue
-        computing, holds = used(process.pid)
-        if computing - computed > seconds or time.monotonic() - clock > PATIENCE * seconds:
-            return f"no answer within {seconds:g} seconds of computing: is there a loop that never ends?"
-        if holds - at_first > memory * 2 ** 20:
-            return f"it took more than {memory} MiB of memory: is something far too large, or growing without end?"
-    return None
-
-
-def used(pid: int) -> tuple[float, int]:
-    """Seconds of computing and bytes of memory of a process; nothing, if it has just ended."""
+def read_verdict(line: bytes) -> str:
     try:
-        process = psutil.Process(pid)
-        times = process.cpu_times()
-        return times.user + times.system, process.memory_info().rss
-    except psutil.Error:
-        return 0.0, 0
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, str):
+        raise Wrong("it wrote into the file that only the grader writes to")
+    return said
 
 
-def end(process) -> None:
-    """Kill a process and what it started."""
-    try:
-        for one in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+def used(pid: int, family: set[psutil.Process]) -> tuple[float, int]:
+    """Seconds of computing and bytes of memory of a process and of those that it started, which are added to `family`."""
+    with contextlib.suppress(psutil.Error):
+        family |= {psutil.Process(pid), *psutil.Process(pid).children(recursive=True)}
+    seconds, held = 0.0, 0
+    for process in family:
+        with contextlib.suppress(psutil.Error):                                     # it has ended
+            seconds, held = seconds + sum(process.cpu_times()[:4]), held + process.memory_info().rss
+    return seconds, held
+
+
+def end(process, family: set[psutil.Process]) -> None:
+    """Kill a process and what it started, but for a process that left its session and its parent unseen."""
+    used(process.pid, family)
+    if os.name == "posix":
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+    for one in family:
+        with contextlib.suppress(psutil.Error):
             one.kill()
-    except psutil.Error:
-        pass
     process.join()
 
 
-def answer_for(connection, chapter: str, answers: dict[str, list[Statement]], folder: str) -> None:
-    """What the process does: call the checks, in an empty folder, without a terminal, and send each verdict."""
+def answer_for(mail: Path, desk: Path, chapter: str, answers: dict[str, list[Statement]]) -> None:
+    """What the process does: call the checks, in an empty folder, without a terminal, and write each verdict into the mail."""
+    watched = multiprocessing.parent_process().sentinel
+    if os.name == "posix":
+        os.setsid()                                                                 # so that it ends with all that it starts
+        os.closerange(3, watched), os.closerange(watched + 1, 1024)                 # by which other notebooks could be disturbed
+    threading.Thread(target=lambda: multiprocessing.parent_process().join() or os._exit(1), daemon=True).start()
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
-    os.chdir(folder)
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8", errors="replace")
+    os.chdir(desk)
     torch.set_num_threads(1)
     _checking.TIME_LIMIT, _checking.FirstWords = threading.TIMEOUT_MAX, LimitedWords        # the time is kept from outside
-    connection.send_bytes(b"{}")
-    for name, statements in answers.items():
-        connection.send_bytes(json.dumps({name: verdict(CHECKS[chapter][name], name, statements)}).encode())
-    os.chdir(os.path.dirname(folder))                                               # Windows deletes no folder that is in use
+    with open(mail, "w") as file:
+        for name, statements in answers.items():
+            said = verdict(CHECKS[chapter][name], name, statements)
+            print(json.dumps(said[:MOST_WORDS] + " …" * (len(said) > MOST_WORDS)), file=file, flush=True)
 
 
 def verdict(check, name: str, statements: list[Statement]) -> str:
-    namespace = {"__name__": "__main__"}
-    try:
-        for statement in statements:
-            linecache.cache[statement.file] = len(statement.cell), None, statement.cell.splitlines(True), statement.file
-            exec(compile(ast.Module([statement.tree], []), statement.file, "exec"), namespace)
-    except (Exception, SystemExit) as error:
-        return f"✗ {name}: {statement.file}, which it needs, stops with {type(error).__name__}: {str(error)[:200]}"
+    """What the check says, and, where that is no praise, which statement before it has failed."""
+    namespace, stopped = {"__name__": "__main__"}, ""
+    for statement in statements:
+        linecache.cache[statement.file] = len(statement.cell), None, statement.cell.splitlines(True), statement.file
+        try:
+            outcome = eval(compiled(statement.tree, statement.file), namespace)
+            if inspect.iscoroutine(outcome):                                        # of an `await` outside functions
+                asyncio.run(outcome)
+        except (Exception, SystemExit) as error:
+            stopped = stopped or f"{statement.file}, which it needs, stops with {type(error).__name__}: {str(error)[:200]}"
+    if name not in namespace:
+        return f"✗ {name}: {stopped}" if stopped else MISSING
     result = check(namespace[name])
-    return PASSED if result.passed else result.message if result.attempted else NOT_ATTEMPTED
+    if result.passed or not result.attempted:
+        return PASSED if result.passed else NOT_ATTEMPTED
+    return f"{result.message} ({stopped})" if stopped else result.message
 
 
 class LimitedWords(_checking.FirstWords):
