@@ -44,9 +44,10 @@ def assemble(source: Path) -> None:
     for chapter in chapters:
         (source / f"chapters/{chapter.path.name}").write_text(unlinked(read(chapter.path), unready), encoding="utf-8")
         (source / f"covers/{chapter.name}.png").write_bytes(chapter.cover[0])
+    (source / "chapters/playground.ipynb").write_text(unlinked(read(ROOT / "notebooks/playground.ipynb"), unready), encoding="utf-8")
     shutil.copyfile(ROOT / "figures/course_map.png", source / "course_map.png")
     fill(source / "index.md", cards="\n".join(chapter.card() for chapter in chapters),
-         chapters="\n".join(f"chapters/{chapter.name}" for chapter in chapters))
+         chapters="\n".join(f"chapters/{name}" for name in [*(chapter.name for chapter in chapters), "playground"]))
     for term in glossary_terms(read(source / "glossary.md")):
         fill_term(source / "glossary.md", term, first_use(term, chapters))
     modules = library_modules()
