@@ -16,7 +16,7 @@ import yaml
 from gptlib.bigram import Bigram, count_bigrams
 from gptlib.checkpoint import load_checkpoint
 from gptlib.config import ConfigError, GPTConfig, TrainConfig, did_you_mean, from_parameters, project_dir
-from gptlib.context_rolling import MEMORIES, make_model
+from gptlib.context_rolling import MEMORIES, make_model, with_memory
 from gptlib.data import load_corpus, split
 from gptlib.generate import stream_text
 from gptlib.int8 import int8_copy
@@ -48,10 +48,10 @@ def train_command(options) -> None:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     corpus = load_corpus(options.corpus)
     tokenizer = make_tokenizer(options.tokenizer, corpus.text, options.vocab_size)
-    model_config = from_parameters(GPTConfig, settings, vocab_size=tokenizer.vocab_size)
+    model_config = with_memory(from_parameters(GPTConfig, settings, vocab_size=tokenizer.vocab_size), options.memory, options.window)
     train_config = from_parameters(TrainConfig, settings)
     torch.manual_seed(train_config.seed)
-    model = make_model(model_config, options.memory, options.window)
+    model = make_model(model_config)
     print(corpus.report(model.parameter_table()["total"]))
     train_ids, val_ids = (torch.tensor(tokenizer.encode(part)) for part in split(corpus.text))
     result = train(model, train_ids, val_ids, model_config.block_size, train_config, out_dir=options.out, tokenizer=tokenizer,
@@ -69,10 +69,8 @@ def train_command(options) -> None:
 def plan_command(options) -> None:
     corpus = load_corpus(options.corpus)
     tokenizer = make_tokenizer(options.tokenizer, corpus.text, options.vocab_size)
-    model_config = from_parameters(GPTConfig, vars(options), vocab_size=tokenizer.vocab_size)
+    model_config = with_memory(from_parameters(GPTConfig, vars(options), vocab_size=tokenizer.vocab_size), options.memory, options.window)
     train_config = from_parameters(TrainConfig, vars(options))
-    with torch.device("meta"):                                          # counted, not built
-        model_config = make_model(model_config, options.memory, options.window).config
     print(corpus.report(), flush=True)
     train_ids, val_ids = (torch.tensor(tokenizer.encode(part)) for part in split(corpus.text))
     speed = calibrate(model_config, train_config, train_ids, val_ids, options.steps, options.out) if options.steps else None

@@ -172,13 +172,18 @@ class RollingGPT(GPT):
         return RollingCache()
 
 
-def make_model(config: GPTConfig, memory: str = "attention", window: int = 64) -> GPT:
-    """The GPT of `config`, which attends to its whole block; or, for a memory of MEMORIES, the same in windows that hand it on.
+def with_memory(config: GPTConfig, memory: str, window: int) -> GPTConfig:
+    """`config` itself for memory="attention", over the whole block; for one of MEMORIES, the same in windows that hand it on.
 
-    >>> make_model(GPTConfig(vocab_size=65, block_size=128), memory="mean", window=32).config.window
+    >>> with_memory(GPTConfig(vocab_size=65, block_size=128), memory="mean", window=32).window
     32
     """
-    return GPT(config) if memory == "attention" else RollingGPT(RollingConfig(**asdict(config), memory=memory, window=window))
+    return config if memory == "attention" else RollingConfig(**asdict(config), memory=memory, window=window)
+
+
+def make_model(config: GPTConfig) -> GPT:
+    """The model that a config describes: a RollingGPT for a RollingConfig, else a GPT."""
+    return RollingGPT(config) if isinstance(config, RollingConfig) else GPT(config)
 
 
 def token_losses(model: nn.Module, idx: Tensor, **how) -> Tensor:

@@ -210,9 +210,9 @@ class Source:
 
     def _add(self, tree: ast.stmt, file: str, cell: str) -> None:
         code, number = compiled(tree, file), len(self.statements)
-        first = {step.argval: step.opname for step in reversed(list(dis.get_instructions(code))) if step.opname.endswith("_NAME")}
+        first_use = {step.argval: step.opname for step in reversed(list(dis.get_instructions(code))) if step.opname.endswith("_NAME")}
         binds = {step.argval for step in dis.get_instructions(code) if step.opname in ("STORE_NAME", "STORE_GLOBAL")}
-        now = frozenset(name for name in names_loaded(code, now=True) if not first.get(name, "").startswith("STORE"))
+        now = frozenset(name for name in names_loaded(code, now=True) if not first_use.get(name, "").startswith("STORE"))
         later = frozenset(names_loaded(code, now=False))
         harmless = root(getattr(tree, "value", None)) in self.course                # a check, a picture: it changes nothing here
         changes = set(self._changed(tree, now=True)).union(*self._effects(() if harmless else now))
@@ -456,7 +456,8 @@ def answer_for(mail: Path, desk: Path, chapter: str, answers: dict[str, list[Sta
     watched = multiprocessing.parent_process().sentinel
     if os.name == "posix":
         os.setsid()                                                                 # so that it ends with all that it starts
-        os.closerange(3, watched), os.closerange(watched + 1, 1024)                 # by which other notebooks could be disturbed
+        os.closerange(3, watched)                                                   # by which other notebooks could be disturbed
+        os.closerange(watched + 1, 1024)
     threading.Thread(target=lambda: multiprocessing.parent_process().join() or os._exit(1), daemon=True).start()
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):

@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gptlib.checkpoint import save_checkpoint
 from gptlib.config import ConfigError, GPTConfig, TrainConfig
-from gptlib.context_rolling import RollingConfig, RollingGPT
+from gptlib.context_rolling import RollingConfig, make_model
 from gptlib.model import GPT
 from gptlib.train import EVAL_TOKENS, evaluate, make_optimizer, train
 
@@ -96,13 +96,9 @@ class Plan:
 
 
 def plan_run(config: GPTConfig, train_config: TrainConfig, train_tokens: int, val_tokens: int, speed: Speed | None = None) -> Plan:
-    """The plan of `train(GPT(config), …, config.block_size, train_config)` on splits of so many tokens.
-
-    Args:
-        config: of a GPT, or of a RollingGPT.
-    """
+    """The plan of `train(make_model(config), …, config.block_size, train_config)` on splits of so many tokens."""
     with torch.device("meta"):                                          # shapes without numbers: no memory, however big
-        model = _model(config)
+        model = make_model(config)
     parameters = model.parameter_table()
     n_weights = FLOAT * parameters["total"]
     tokens_per_step = train_config.batch_size * config.block_size
@@ -132,10 +128,6 @@ def plan_run(config: GPTConfig, train_config: TrainConfig, train_tokens: int, va
         evaluations=1 + -(-train_config.max_steps // train_config.eval_interval),   # before the first step, and rounded up
         speed=speed,
     )
-
-
-def _model(config: GPTConfig) -> GPT:
-    return RollingGPT(config) if isinstance(config, RollingConfig) else GPT(config)
 
 
 def _reads(config: GPTConfig) -> tuple[int, float]:
@@ -198,7 +190,7 @@ def calibrate(config: GPTConfig, train_config: TrainConfig, train_ids: Tensor, v
     T, ends = config.block_size, []
     short = replace(train_config, max_steps=WARM_UP + steps, eval_interval=WARM_UP + steps)
     with torch.random.fork_rng():
-        model = _model(config)
+        model = make_model(config)
     hook = register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
     try:
         if train(model, train_ids, val_ids[:T + 1], T, short, progress=False).interrupted:

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from gptlib import GPT, CharTokenizer, GPTConfig, TrainConfig, evaluate, generate, generate_text, load_checkpoint, save_checkpoint, train
 from gptlib.config import ConfigError
-from gptlib.context_rolling import RollingConfig, RollingGPT, make_model, token_losses
+from gptlib.context_rolling import RollingConfig, RollingGPT, make_model, token_losses, with_memory
 from gptlib.courier import Courier, answer_kinds, courier_losses, courier_scores, train_on_courier
 from gptlib.model import causality_gap, evaluating
 
@@ -300,11 +300,11 @@ def test_an_impossible_shape_is_refused(how, said):
 
 def test_one_word_decides_between_attention_to_the_whole_block_and_windows():
     config = GPTConfig(vocab_size=11, block_size=64, n_embd=16, bias=True)
-    assert type(make_model(config)) is GPT and make_model(config).config == config
-    model = make_model(config, "last", 16)
+    assert with_memory(config, "attention", 16) is config and type(make_model(config)) is GPT and make_model(config).config == config
+    model = make_model(with_memory(config, "last", 16))
     assert type(model) is RollingGPT and model.config == RollingConfig(**asdict(config), window=16, memory="last")
     with pytest.raises(ConfigError, match="memory='lats' should be one of"):
-        make_model(config, "lats")
+        with_memory(config, "lats", 16)
 
 
 def test_its_config_comes_back_as_a_dict():

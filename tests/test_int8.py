@@ -50,5 +50,7 @@ def test_a_copy_samples_with_its_cache_as_without_and_leaves_the_model_alone(tie
 def test_a_rolling_model_has_a_copy_too():
     torch.manual_seed(0)
     model = RollingGPT(RollingConfig(vocab_size=9, block_size=8, window=4, n_layer=1, n_head=2, n_embd=16)).eval()
+    torch.nn.init.normal_(model.head.weight)
     idx = torch.randint(9, (2, 7))
-    torch.testing.assert_close(int8_copy(model)(idx), model(idx), atol=0.02, rtol=0.02)
+    exact, rounded = model(idx), int8_copy(model)(idx)
+    assert exact.std() > 1 and 0 < (rounded - exact).std() < 0.02 * exact.std()

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gptlib import GPT, GPTConfig, TrainConfig, get_batch, train
 from gptlib.__main__ import main
 from gptlib.config import ConfigError
-from gptlib.context_rolling import RollingConfig, RollingGPT
+from gptlib.context_rolling import RollingConfig, make_model
 from gptlib.plan import Speed, calibrate, clock, plan_run, readable
 from gptlib.plot import new_figure, plot_memory
 from gptlib.train import make_optimizer
@@ -35,10 +35,6 @@ def plan(config, train_tokens=10_000, val_tokens=1_000, speed=None, **training):
     return plan_run(config, TrainConfig(**{"batch_size": 4} | training), train_tokens, val_tokens, speed)
 
 
-def model_of(config):
-    return RollingGPT(config) if isinstance(config, RollingConfig) else GPT(config)
-
-
 def loss_of(model, config, B=4):
     x, y = get_batch(IDS, config.block_size, B, seed=1, step=0)
     return cross_entropy(model(x).flatten(0, 1), y.flatten())
@@ -48,7 +44,7 @@ def loss_of(model, config, B=4):
 
 @each_shape
 def test_parameters_are_those_of_the_model_when_built(config):
-    assert plan(config).parameters == model_of(config).parameter_table()
+    assert plan(config).parameters == make_model(config).parameter_table()
 
 
 def test_a_model_that_no_machine_here_could_hold_is_counted():
@@ -66,7 +62,7 @@ def test_planning_draws_no_random_numbers():
 @each_shape
 def test_arithmetic_is_what_the_flop_counter_sees_in_both_directions(config):
     """Exactly, apart from biases: with attention in single products, the fused kernel's are not counted on CPUs."""
-    model = model_of(config)
+    model = make_model(config)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         loss_of(model, config).backward()
     assert plan(config).flops_per_token == pytest.approx(counter.get_total_flops() / (4 * config.block_size), rel=1e-9)
@@ -74,7 +70,7 @@ def test_arithmetic_is_what_the_flop_counter_sees_in_both_directions(config):
 
 @each_shape
 def test_activations_are_the_bytes_kept_for_the_backward_pass(config):
-    model = model_of(config)
+    model = make_model(config)
     model_owns = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept = {}
 
@@ -90,7 +86,7 @@ def test_activations_are_the_bytes_kept_for_the_backward_pass(config):
 
 @each_shape
 def test_weights_gradients_and_the_optimizer_state_are_counted_to_the_byte(config):
-    model = model_of(config)
+    model = make_model(config)
     optimizer = make_optimizer(model, TrainConfig())
     loss_of(model, config, B=1).backward()
     optimizer.step()

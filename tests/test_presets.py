@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from gptlib.config import GPTConfig, TrainConfig, at_least, check_parameters, from_parameters
-from gptlib.context_rolling import MEMORIES, make_model
+from gptlib.context_rolling import MEMORIES, make_model, with_memory
 from gptlib.tokenizer import CharTokenizer, LowercaseTokenizer
 from gptlib.train import train
 
@@ -27,7 +27,7 @@ def configs(preset):
     check_parameters(settings, GPTConfig, TrainConfig, vocab_size=int, corpus=str, tokenizer=("char", "lowercase"), prompt=str,
                      resume=("never", "auto"), published=dict, sample_tokens=at_least(1), out_dir=str,
                      memory=("attention", *MEMORIES), window=at_least(1))
-    return from_parameters(GPTConfig, settings), from_parameters(TrainConfig, settings)
+    return with_memory(from_parameters(GPTConfig, settings), settings["memory"], settings["window"]), from_parameters(TrainConfig, settings)
 
 
 def test_every_published_system_has_one():
@@ -59,7 +59,7 @@ def test_mygpts_arms_differ_in_time_weighting_and_token_shift_alone():
 def test_at_full_size_it_counts_the_published_parameters(preset):
     config, _ = configs(preset)
     with torch.device("meta"):
-        count = make_model(config, preset.get("memory", "attention"), preset.get("window")).parameter_table()
+        count = make_model(config).parameter_table()
     published = preset["published"].get("parameters")
     if config.tie_weights and preset["tokenizer" if "tokenizer" in preset else "corpus"] == "lowercase":
         assert count["total"] - count["positions"] == published                 # PicoGPT's figure leaves them out
@@ -73,7 +73,7 @@ def test_at_full_size_it_counts_the_published_parameters(preset):
 def test_picogpt_reads_ten_windows_of_128_and_has_a_place_for_each_token_and_the_vector():
     preset = yaml.safe_load((PARAMS / "picogpt.yaml").read_text(encoding="utf-8"))
     with torch.device("meta"):
-        model = make_model(configs(preset)[0], preset["memory"], preset["window"])
+        model = make_model(configs(preset)[0])
     assert (model.config.memory, model.config.block_size, model.config.window) == ("mean", 10 * 128, 128)
     assert model.parameter_table()["positions"] == 129 * 256
 
@@ -81,16 +81,16 @@ def test_picogpt_reads_ten_windows_of_128_and_has_a_place_for_each_token_and_the
 @each_preset
 def test_a_small_one_of_its_shape_learns(preset):
     """A quarter of the heads and layers, the same width of a head, at most 16 positions: seconds, and the loss falls clearly."""
-    config, training = configs(preset)
-    n_head = max(1, config.n_head // 4)
+    full, training = configs(preset)
+    n_head = max(1, full.n_head // 4)
     text = "to be, or not to be, that is the question:\nwhether 'tis nobler in the mind to suffer\n" * 20
     tokenizer = LowercaseTokenizer() if preset.get("tokenizer") == "lowercase" else CharTokenizer.from_text(text)
     ids = torch.tensor(tokenizer.encode(text))
-    config = replace(config, vocab_size=tokenizer.vocab_size, block_size=16, n_layer=max(1, config.n_layer // 4), n_head=n_head,
-                     n_embd=n_head * config.n_embd // config.n_head)
+    small = {"block_size": 16, "window": 8, "n_layer": max(1, full.n_layer // 4), "n_head": n_head,
+             "n_embd": n_head * full.n_embd // full.n_head}
+    config = replace(configs(preset | small)[0], vocab_size=tokenizer.vocab_size)
     training = replace(training, max_steps=40, eval_interval=40, batch_size=8, learning_rate=1e-2, min_lr=1e-3, warmup=4, lr_unit="steps",
                        device="cpu")
     torch.manual_seed(0)
-    model = make_model(config, preset.get("memory", "attention"), window=8)
-    history = train(model, ids[:-300], ids[-300:], 16, training, progress=False).history
+    history = train(make_model(config), ids[:-300], ids[-300:], 16, training, progress=False).history
     assert history[-1]["val_loss"] < history[0]["val_loss"] - 0.5

@@ -139,6 +139,8 @@ def test_a_term_is_placed_in_the_first_section_that_uses_it_and_left_out_if_none
     assert make_site.first_use("head", [chapter]) == "[chapter 2, Heads & tails](chapters/02_attention.ipynb#heads--tails)"
     assert make_site.first_use("tail", [chapter]) == "[chapter 2, Heads & tails](chapters/02_attention.ipynb#heads--tails)"
     assert make_site.first_use("rabbit", [chapter]) is None
+    chapter.prose += ["## Draws\n\n`top_k` keeps a few.", "## Later\n\ntop-k again"]
+    assert make_site.first_use("top-k", [chapter]) == "[chapter 2, Draws](chapters/02_attention.ipynb#draws)"
     (tmp_path / "page.md").write_text("a head\n: Thinks.\n\nrabbit\n: Runs.\n\ntail\n: Wags.\n", encoding="utf-8")
     make_site.fill_term(tmp_path / "page.md", "rabbit", None)
     make_site.fill_term(tmp_path / "page.md", "tail", "[here](x)")

@@ -105,7 +105,8 @@ def glossary_terms(page: str) -> list[str]:
 
 def first_use(term: str, chapters: list[Chapter]) -> str | None:
     """A link to the first section, chapters in order, whose prose uses the term."""
-    word = re.compile(rf"\b{re.escape(term).replace(chr(92) + '-', '[-_ ]')}(?:s|es)?\b", re.IGNORECASE)
+    spelled = re.escape(term).replace(r"\-", "[-_ ]")                       # top-k is top_k in code
+    word = re.compile(rf"\b{spelled}(?:s|es)?\b", re.IGNORECASE)
     for chapter in chapters:
         place, anchor = f"chapter {int(chapter.name[:2])}", ""
         for prose in chapter.prose:

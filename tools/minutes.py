@@ -37,7 +37,7 @@ get_ipython().events.register("post_run_cell", lambda result: get_ipython()._sec
 def main(names: list[str]) -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        if path.stem in (names or [path.stem]):
+        if not names or path.stem in names:
             results[path.stem] = {"date": datetime.date.today().isoformat(), "machine": platform.machine(), "torch": torch.__version__,
                                   "threads": torch.get_num_threads(), "sections": sections(path)}
             seconds = sum(section["seconds"] for section in results[path.stem]["sections"])
