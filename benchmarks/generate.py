@@ -1,128 +1,183 @@
-"""How fast does the cache sample? Tokens per second against nanoGPT's own loop, transformers' GPT-2 and the matrices alone.
+"""How fast sampling with a cache is, against nanoGPT, transformers and the matrices alone.
 
-    python benchmarks/generate.py                      alone on the machine; writes benchmarks/generate.json
-    python benchmarks/generate.py --nanogpt PATH       ... with a checkout of karpathy/nanoGPT beside it
-    pip install transformers                           ... and it is measured too
+    python benchmarks/generate.py                      on a machine that does nothing else
+    python benchmarks/generate.py --nanogpt PATH       also a checkout of karpathy/nanoGPT
+    pip install transformers                           then it is measured too
 
-All have nanoGPT's "baby" shape and random weights: speed does not depend on what a model has learned. In each round
-every contestant writes the same number of tokens, one after the other; what is kept is the median over rounds, so
-that a slow minute of the machine falls on all. The first prompt is one token; "past the block" begins with a full block.
+The results go to benchmarks/generate.json.
+
+All contestants have the shape of nanoGPT's "baby" and random weights, because speed does not
+depend on what a model has learned. In each round every contestant generates the same number of
+tokens, one after the other. The result is the median over the rounds, so that a slow minute does
+not decide. The prompt is one token, or a full block for "past the block".
 """
 
 import argparse
-import json
-import platform
-import subprocess
+import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
+from recording import provenance, write_results
 from torch.nn import functional as F
 
 from gptlib.config import GPTConfig
 from gptlib.generate import generate
-from gptlib.int8 import int8_copy
-from gptlib.leaderboard import code_hash
 from gptlib.model import GPT
+from gptlib.variants.quantize import int8_copy
 
-HERE = Path(__file__).resolve().parent
 BABY = GPTConfig(65, block_size=256, n_layer=6, n_head=6, n_embd=384, tie_weights=False)
-SITUATIONS = {                          # rows, tokens in the prompt, new tokens
+# name: (rows, tokens in the prompt, new tokens)
+SITUATIONS = {
     "batch 1": (1, 1, 250),
     "batch 16": (16, 1, 250),
     "past the block": (1, 256, 1000),
 }
 LEFT_OUT = {
-    ("transformers", "past the block"),         # it has no window: past the block it raises an IndexError
-    ("ours, no cache", "batch 16"), ("ours, no cache", "past the block"),       # minutes that would tell nothing new
+    # transformers raises an IndexError past the block.
+    ("transformers", "past the block"),
+    # These take minutes and show nothing that "batch 1" does not show.
+    ("ours, no cache", "batch 16"),
+    ("ours, no cache", "past the block"),
+    ("matrices alone", "batch 16"),
+    ("matrices alone", "past the block"),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nanogpt", type=Path, help="a checkout of karpathy/nanoGPT")
-    parser.add_argument("--rounds", type=int, default=2, help="fewer than 2 are a trial: nothing is written")
+    parser.add_argument("--rounds", type=int, default=2,
+                        help="1 is a trial, which writes nothing")
     options = parser.parse_args()
+    about = provenance()
+    seconds = {}
+    contestants = all_contestants(options.nanogpt)
+    with torch.no_grad():
+        for _ in range(options.rounds):
+            measure_round(contestants, seconds)
+    rates = tokens_per_second(seconds)
+    print_rates(rates)
+    if options.rounds >= 2:
+        write_results("generate", {
+            "measures": "tokens per second of sampling, the median over rounds; random weights, "
+                        "temperature 1",
+            **about,
+            "rounds": options.rounds,
+            "shape": asdict(BABY),
+            "situations": SITUATIONS,
+            "tokens_per_second": rates,
+            "seconds": {f"{situation}: {name}": times
+                        for (situation, name), times in seconds.items()},
+        })
+
+
+def all_contestants(nanogpt_path: Path | None) -> dict[str, Callable]:
+    """Return functions (idx, n_new) that generate, by name. "matrices alone" only multiplies."""
     model = GPT(BABY).eval()
-    floor = matrices_alone(model)
-    contestants = {"ours": ours(model, cache=True), "ours, int8": ours(int8_copy(model), cache=True),
-                   "ours, no cache": ours(model, cache=False)}
-    if options.nanogpt:
-        contestants["nanoGPT"] = nanogpt(options.nanogpt)
+    contestants = {
+        "ours": ours(model, cache=True),
+        "ours, int8": ours(int8_copy(model), cache=True),
+        "ours, no cache": ours(model, cache=False),
+    }
+    if nanogpt_path:
+        contestants["nanoGPT"] = nanogpt(nanogpt_path)
     try:
         contestants["transformers"] = transformers()
     except ImportError:
         print("transformers is not installed: left out")
-    seconds = {}
-    with torch.no_grad():
-        for _ in range(options.rounds):
-            for situation, (rows, prompt, new) in SITUATIONS.items():
-                for name, write in contestants.items():
-                    if (name, situation) in LEFT_OUT:
-                        continue
-                    seconds.setdefault((situation, name), []).append(timed(write, rows, prompt, new))
-            seconds.setdefault(("batch 1", "matrices alone"), []).append(timed(floor, 1, 1, 250))
-    rates = {}
-    for (situation, name), times in seconds.items():
-        rows, _, new = SITUATIONS[situation]
-        rates.setdefault(situation, {})[name] = rows * new / float(np.median(times))
-    for situation, of in rates.items():
-        print(f"{situation:<16}" + "   ".join(f"{name} {rate:,.1f}" + (f" ({rate / of['nanoGPT']:.1f}x)" if "nanoGPT" in of else "")
-                                              for name, rate in of.items()) + "   tokens/s")
-    print(f"batch 1 reaches {rates['batch 1']['ours'] / rates['batch 1']['matrices alone']:.0%} of what the matrices alone allow")
-    if options.rounds >= 2:
-        revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
-        (HERE / "generate.json").write_text(json.dumps({
-            "measures": "tokens per second of sampling, the median over rounds; random weights, temperature 1",
-            "date": time.strftime("%Y-%m-%d"),
-            "revision": revision, "code": code_hash(), "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-            "torch": torch.__version__, "rounds": options.rounds, "shape": asdict(BABY), "situations": SITUATIONS,
-            "tokens_per_second": rates, "seconds": {f"{situation}: {name}": times for (situation, name), times in seconds.items()}},
-            indent=1) + "\n", encoding="utf-8")
+    contestants["matrices alone"] = matrices_alone(model)
+    return contestants
 
 
-def timed(write: Callable, rows: int, prompt: int, new: int) -> float:
-    idx = torch.zeros(rows, prompt, dtype=torch.long)
-    write(idx, 2)                                   # warm-up
+def measure_round(contestants: dict[str, Callable], seconds: dict[tuple, list[float]]) -> None:
+    """Time every contestant in every situation, and append to `seconds`, by (situation, name)."""
+    for situation, (rows, n_prompt, n_new) in SITUATIONS.items():
+        for name, write in contestants.items():
+            if (name, situation) not in LEFT_OUT:
+                times = seconds.setdefault((situation, name), [])
+                times.append(timed(write, rows, n_prompt, n_new))
+
+
+def timed(write: Callable, rows: int, n_prompt: int, n_new: int) -> float:
+    """Return the seconds that a contestant takes for `n_new` tokens in each row."""
+    idx = torch.zeros(rows, n_prompt, dtype=torch.long)
+    # Warm-up.
+    write(idx, 2)
     start = time.perf_counter()
-    write(idx, new)
+    write(idx, n_new)
     return time.perf_counter() - start
 
 
+def tokens_per_second(seconds: dict[tuple, list[float]]) -> dict[str, dict[str, float]]:
+    """Return the rates by situation and name."""
+    rates = {}
+    for (situation, name), times in seconds.items():
+        rows, _, n_new = SITUATIONS[situation]
+        rates.setdefault(situation, {})[name] = rows * n_new / statistics.median(times)
+    return rates
+
+
+def print_rates(rates: dict[str, dict[str, float]]) -> None:
+    for situation, by_name in rates.items():
+        parts = []
+        for name, rate in by_name.items():
+            ratio = f" ({rate / by_name['nanoGPT']:.1f}x)" if "nanoGPT" in by_name else ""
+            parts.append(f"{name} {rate:,.1f}{ratio}")
+        print(f"{situation:<16}" + "   ".join(parts) + "   tokens/s")
+    share = rates["batch 1"]["ours"] / rates["batch 1"]["matrices alone"]
+    print(f"batch 1 reaches {share:.0%} of the rate of the matrices alone")
+
+
+# The contestants ----------------------------------------------------------------------------------
+
+
 def ours(model: torch.nn.Module, cache: bool) -> Callable:
-    return lambda idx, new: generate(model, idx, new, seed=0, cache=cache)
+    return lambda idx, n_new: generate(model, idx, n_new, seed=0, cache=cache)
 
 
 def nanogpt(path: Path) -> Callable:
     sys.path.insert(0, str(path))
-    import model as theirs
-    config = theirs.GPTConfig(block_size=256, vocab_size=65, n_layer=6, n_head=6, n_embd=384, dropout=0.0, bias=False)
-    model = theirs.GPT(config).eval()
-    return lambda idx, new: model.generate(idx, new)
+    import model as nanogpt_model
+    config = nanogpt_model.GPTConfig(
+        block_size=BABY.block_size, vocab_size=BABY.vocab_size, n_layer=BABY.n_layer,
+        n_head=BABY.n_head, n_embd=BABY.n_embd, dropout=0.0, bias=False)
+    model = nanogpt_model.GPT(config).eval()
+    return lambda idx, n_new: model.generate(idx, n_new)
 
 
 def transformers() -> Callable:
     from transformers import GPT2Config, GPT2LMHeadModel
-    shape = GPT2Config(vocab_size=65, n_positions=256, n_embd=384, n_layer=6, n_head=6, bos_token_id=0, eos_token_id=None)
-    model = GPT2LMHeadModel(shape).eval()
-    return lambda idx, new: model.generate(idx, max_new_tokens=new, do_sample=True, attention_mask=torch.ones_like(idx), pad_token_id=0)
+    config = GPT2Config(
+        vocab_size=BABY.vocab_size, n_positions=BABY.block_size, n_embd=BABY.n_embd,
+        n_layer=BABY.n_layer, n_head=BABY.n_head, bos_token_id=0, eos_token_id=None)
+    model = GPT2LMHeadModel(config).eval()
+
+    def write(idx, n_new):
+        return model.generate(idx, max_new_tokens=n_new, do_sample=True, pad_token_id=0,
+                              attention_mask=torch.ones_like(idx))
+
+    return write
 
 
 def matrices_alone(model: GPT) -> Callable:
-    """The products with every matrix of the model, one after the other, and nothing else: what one token cannot go below."""
-    weights = [p for p in model.parameters() if p.ndim == 2 and p is not model.positions.table.weight]
+    """Return a function that multiplies by every matrix of the model once for each new token.
 
-    def write(idx, new):
-        inputs = {w.shape[1]: torch.randn(len(idx), w.shape[1]) for w in weights}
-        for _ in range(new):
-            for w in weights:
-                F.linear(inputs[w.shape[1]], w)
+    Each new token needs all these products, so a model with float32 weights cannot be faster.
+    """
+    positions = model.positions.table.weight
+    matrices = [p for p in model.parameters() if p.ndim == 2 and p is not positions]
 
-    return write
+    def multiply(idx, n_new):
+        inputs = {matrix.shape[1]: torch.randn(len(idx), matrix.shape[1]) for matrix in matrices}
+        for _ in range(n_new):
+            for matrix in matrices:
+                F.linear(inputs[matrix.shape[1]], matrix)
+
+    return multiply
 
 
 if __name__ == "__main__":

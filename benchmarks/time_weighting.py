@@ -1,99 +1,124 @@
-"""MyGPT's claims about time-weighting, with controls: what the weights buy, what token shift buys, and what they cost.
+"""MyGPT's claims about time-weighting, with controls: gains and costs.
 
-    python benchmarks/time_weighting.py             about 70 CPU-minutes on one thread; writes benchmarks/time_weighting.json
+    python benchmarks/time_weighting.py         about 70 CPU-minutes on one thread
 
-Every arm begins with the same weights and reads the same batches. A run that has finished is kept in
-build/time_weighting, so that what was cut off goes on where it stopped. Kept runs count only for code that computes the
-same: the folder's name is a digest of the first losses of every arm, to the last bit.
+The results go to benchmarks/time_weighting.json.
 
-A run's own seconds depend on what else the machine does. So the cost of a step is measured apart, in CPU time and in turns
-(a few steps of each arm, then again), and a slower arm is held against plain attention that trained for more steps.
+Every arm begins with the same weights and reads the same batches. A finished run is stored in
+build/time_weighting, so that an interrupted measurement continues where it stopped. Stored runs are
+used only by code that computes the same: the folder's name is a digest of the first losses of every
+arm, with all their bits.
+
+The seconds of a run depend on what else the machine does. So the cost of a step is measured
+separately, in CPU time and in turns: a few steps of each arm, then again. A slower arm is compared
+with plain attention that trained for more steps.
 """
 
 import hashlib
 import json
 import os
-import platform
 import statistics
-import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 
 import torch
+from recording import provenance, write_results
 from torch.nn import functional as F
 
-from gptlib.config import GPTConfig, TrainConfig
-from gptlib.data import get_batch, load_corpus, split
-from gptlib.floor import gap_by_kind
-from gptlib.leaderboard import code_hash
+from gptlib.config import TrainConfig
+from gptlib.corpora import Corpus, load_corpus
+from gptlib.corpora.floor import gap_by_kind
+from gptlib.corpora.theatre import generate
+from gptlib.data import get_batch, split
 from gptlib.model import GPT
-from gptlib.theatre import generate
 from gptlib.tokenizer import CharTokenizer
 from gptlib.train import make_optimizer, train
+from gptlib.variants.build import make_model
+from gptlib.variants.config import VariantConfig
 
-HERE = Path(__file__).resolve().parent
-OWN_CODE = hashlib.sha256((HERE.parent / "gptlib/time_weighting.py").read_bytes()).hexdigest()[:12]
-CODE = code_hash()                              # before the long runs: of the code that they use
-KEPT = HERE.parent / "build/time_weighting"
+ROOT = Path(__file__).resolve().parents[1]
+STORED = ROOT / "build/time_weighting"
+SOURCE = ROOT / "gptlib/variants/time_weighting.py"
 SEEDS = (1, 2, 3)
-MODEL = GPTConfig(vocab_size=65, block_size=64, n_layer=3, n_head=4, n_embd=64)
+MODEL = VariantConfig(vocab_size=65, block_size=64, n_layer=3, n_head=4, n_embd=64)
 TRAINING = TrainConfig(max_steps=2000, batch_size=8, eval_interval=500, device="cpu")
-LONGER = replace(TRAINING, max_steps=3000, eval_interval=1500)
-ARMS = [dict(attention=attention, position=position, token_shift=shift) for shift, position, attention in product(
-    (False, True), ("learned", "none"), ("plain", "time_weighted", "toeplitz", "relative_bias"))]
-ON_STAGE = [arm for arm in ARMS if (arm["attention"], arm["position"], arm["token_shift"]) in {
-    ("plain", "learned", False), ("toeplitz", "learned", False), ("relative_bias", "learned", False),
-    ("plain", "learned", True), ("plain", "none", False), ("toeplitz", "none", False)}]
-STAGE = replace(MODEL, block_size=256)
-STAGE_TRAINING = replace(TRAINING, batch_size=4, max_steps=1200, eval_interval=600)
-LEVEL, STAGE_TEXT = 2, dict(n_characters=100_000, level=2, seed=1)          # plays that no model has seen
+# For plain attention, which needs less time a step.
+LONGER_TRAINING = replace(TRAINING, max_steps=3000, eval_interval=1500)
+ATTENTIONS = ("plain", "time_weighted", "toeplitz", "relative_bias")
+# The options that distinguish the arms.
+ARMS = [{"attention": attention, "position": position, "token_shift": token_shift}
+        for token_shift, position, attention in product(
+            (False, True), ("learned", "none"), ATTENTIONS)]
+PLAIN_ARMS = [arm for arm in ARMS if arm["attention"] == "plain"]
+
+# The Little Theatre, whose floor is known.
+THEATRE_ARMS = [
+    {"attention": "plain", "position": "learned", "token_shift": False},
+    {"attention": "toeplitz", "position": "learned", "token_shift": False},
+    {"attention": "relative_bias", "position": "learned", "token_shift": False},
+    {"attention": "plain", "position": "none", "token_shift": False},
+    {"attention": "toeplitz", "position": "none", "token_shift": False},
+    {"attention": "plain", "position": "learned", "token_shift": True},
+]
+THEATRE_MODEL = replace(MODEL, block_size=256)
+THEATRE_TRAINING = replace(TRAINING, batch_size=4, max_steps=1200, eval_interval=600)
+LEVEL = 2
+# The plays of the measurement, which no model has seen.
+UNSEEN = {"n_characters": 100_000, "level": LEVEL, "seed": 1}
 
 
 def main() -> None:
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
+    about = provenance()
+    source_hash = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
     shakespeare, theatre = load_corpus("tinyshakespeare"), load_corpus("theatre2")
-    about = {"measures": "validation loss in nats per character over the whole split in windows of the block size; on the theatre also "
-                         "excess nats per play, split by kind of dependency; cost: CPU milliseconds of a training step, on one thread",
-             "corpus": shakespeare.name, "corpus_sha256": shakespeare.sha256, "date": time.strftime("%Y-%m-%d"),
-             "revision": revision, "code": CODE, "time_weighting_code": OWN_CODE,
-             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads", "torch": torch.__version__,
-             "model": asdict(MODEL), "training": asdict(TRAINING),
-             "theatre": {"level": LEVEL, "text": STAGE_TEXT, "model": asdict(STAGE), "training": asdict(STAGE_TRAINING)}}
-    todo = [(arm, TRAINING, seed, shakespeare) for seed in SEEDS for arm in ARMS]
-    todo += [(arm, LONGER, seed, shakespeare) for seed in SEEDS for arm in ARMS if arm["attention"] == "plain"]
-    todo += [(arm, STAGE_TRAINING, seed, theatre) for seed in SEEDS for arm in ON_STAGE]
-    folder = KEPT / digest(shakespeare, theatre)
-    costs = kept(folder / "cost.json", lambda: cost(ARMS, shakespeare))
+    folder = STORED / digest(shakespeare, theatre)
+    cost = stored(folder / "cost.json", lambda: measure_cost(shakespeare))
+    parts = [(ARMS, TRAINING, shakespeare), (PLAIN_ARMS, LONGER_TRAINING, shakespeare),
+             (THEATRE_ARMS, THEATRE_TRAINING, theatre)]
+    runs = all_runs(parts, folder)
+    write_results("time_weighting", {
+        "measures": "validation loss in nats per character over the whole split in windows of the "
+                    "block size; on the theatre also excess nats per play, split by kind of "
+                    "dependency; cost: CPU milliseconds of a training step, on one thread",
+        "corpus": shakespeare.name,
+        "corpus_sha256": shakespeare.sha256,
+        **about,
+        "time_weighting_code": source_hash,
+        "seeds": SEEDS,
+        "model": asdict(MODEL),
+        "training": asdict(TRAINING),
+        "theatre": {"level": LEVEL, "text": UNSEEN, "model": asdict(THEATRE_MODEL),
+                    "training": asdict(THEATRE_TRAINING)},
+        "cost": cost,
+        "arms": [summary(arm, training, corpus, runs)
+                 for arms, training, corpus in parts for arm in arms],
+        "runs": runs,
+    })
+
+
+# Stored runs --------------------------------------------------------------------------------------
+
+
+def all_runs(parts: list[tuple], folder: Path) -> list[dict]:
+    """Return the results of all runs. Execute those that are not stored in `folder`."""
+    planned = [(arm, replace(training, seed=seed), corpus)
+               for arms, training, corpus in parts for seed in SEEDS for arm in arms]
     runs = []
-    for i, (arm, training, seed, corpus) in enumerate(todo, 1):
-        name = f"{corpus.name} {training.max_steps} {' '.join(map(str, arm.values()))} {seed}"
-        runs.append(kept(folder / f"{name}.json", lambda: run(arm, replace(training, seed=seed), corpus)))     # noqa: B023 (called at once)
-        print(f"{i}/{len(todo)} {name}: {runs[-1]['curve'][-1]['val_loss']:.4f}", flush=True)
-    arms = [arm | {"corpus": corpus, "steps": steps} | summary([run for run in runs if run["corpus"] == corpus and run["steps"] == steps
-                                                               and all(run[key] == arm[key] for key in arm)])
-            for corpus, steps, arms in ((shakespeare.name, TRAINING.max_steps, ARMS),
-                                        (shakespeare.name, LONGER.max_steps, [a for a in ARMS if a["attention"] == "plain"]),
-                                        (theatre.name, STAGE_TRAINING.max_steps, ON_STAGE)) for arm in arms]
-    (HERE / "time_weighting.json").write_text(json.dumps(about | {"cost": costs, "arms": arms, "runs": runs}, indent=1) + "\n",
-                                              encoding="utf-8")
+    for i, (arm, training, corpus) in enumerate(planned, 1):
+        options = " ".join(map(str, arm.values()))
+        name = f"{corpus.name} {training.max_steps} {options} {training.seed}"
+        work = lambda arm=arm, training=training, corpus=corpus: run(arm, training, corpus)
+        runs.append(stored(folder / f"{name}.json", work))
+        val_loss = runs[-1]["curve"][-1]["val_loss"]
+        print(f"{i}/{len(planned)} {name}: {val_loss:.4f}", flush=True)
+    return runs
 
 
-def digest(shakespeare, theatre) -> str:
-    """12 digits that change when a run would come out otherwise: other texts or settings, or code whose first losses differ."""
-    seen = [shakespeare.sha256, theatre.sha256, MODEL, TRAINING, LONGER, STAGE, STAGE_TRAINING, STAGE_TEXT]
-    tokenizer = CharTokenizer.from_text(shakespeare.text)
-    ids = torch.tensor(tokenizer.encode(shakespeare.text[:20_000]))
-    for arm in ARMS:
-        model = make_model(replace(MODEL, **arm), seed=1)
-        history = train(model, ids[:-1000], ids[-1000:], MODEL.block_size, replace(TRAINING, max_steps=4, eval_interval=2), progress=False)
-        seen += [(row["train_loss"], row["val_loss"]) for row in history.history]
-    return hashlib.sha256(repr(seen).encode()).hexdigest()[:12]
-
-
-def kept(path: Path, work):
-    """What `work()` gives, from the file that keeps it if it has been done before."""
+def stored(path: Path, work: Callable):
+    """Return the content of a JSON file. If it is missing, write the result of `work()` first."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
@@ -102,63 +127,118 @@ def kept(path: Path, work):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def make_model(config: GPTConfig, seed: int) -> GPT:
-    """A model of `config` whose weights are those of plain attention with learned positions, wherever both have them."""
+def digest(shakespeare: Corpus, theatre: Corpus) -> str:
+    """Return 12 digits that change when the runs would have other results.
+
+    They depend on the texts, on the settings and, through the first losses, on the code.
+    """
+    seen = [shakespeare.sha256, theatre.sha256, MODEL, TRAINING, LONGER_TRAINING,
+            THEATRE_MODEL, THEATRE_TRAINING, UNSEEN]
+    tokenizer = CharTokenizer.from_text(shakespeare.text)
+    ids = torch.tensor(tokenizer.encode(shakespeare.text[:20_000]))
+    training = replace(TRAINING, max_steps=4, eval_interval=2)
+    for arm in ARMS:
+        model = model_with_shared_weights(replace(MODEL, **arm), seed=1)
+        result = train(model, ids[:-1000], ids[-1000:], MODEL.block_size, training, progress=False)
+        seen += [(row["train_loss"], row["val_loss"]) for row in result.history]
+    return hashlib.sha256(repr(seen).encode()).hexdigest()[:12]
+
+
+# One run ------------------------------------------------------------------------------------------
+
+
+def model_with_shared_weights(config: VariantConfig, seed: int) -> GPT:
+    """Return a model that begins like plain attention with learned positions.
+
+    It has the weights of that model wherever both have a weight of the same name.
+    """
     torch.manual_seed(seed)
-    plain = GPT(replace(config, attention="plain", position="learned")).state_dict()
-    model = GPT(config)
-    own = model.state_dict()
-    model.load_state_dict(own | {name: weight for name, weight in plain.items() if name in own})
+    plain = make_model(replace(config, attention="plain", position="learned")).state_dict()
+    model = make_model(config)
+    weights = model.state_dict()
+    shared = {name: weight for name, weight in plain.items() if name in weights}
+    model.load_state_dict(weights | shared)
     return model
 
 
-def run(arm: dict, training: TrainConfig, corpus) -> dict:
-    on_stage = corpus.name != "tinyshakespeare"
+def run(arm: dict, training: TrainConfig, corpus: Corpus) -> dict:
+    """Train one arm. Return its curve, and what it has learned about distance."""
+    is_theatre = corpus.name != "tinyshakespeare"
     tokenizer = CharTokenizer.from_text(corpus.text)
-    config = replace(STAGE if on_stage else MODEL, vocab_size=tokenizer.vocab_size, **arm)
-    train_ids, val_ids = split(torch.tensor(tokenizer.encode(corpus.text)))
-    model = make_model(config, training.seed)
-    start, cpu = time.process_time(), []
-    result = train(model, train_ids, val_ids, config.block_size, training, progress=False,
-                   on_eval=lambda row: cpu.append(time.process_time() - start))
-    curve = [{key: row[key] for key in ("step", "seconds", "train_loss", "val_loss")} | {"cpu_seconds_evaluations_too": at}
-             for row, at in zip(result.history, cpu, strict=True)]
-    row = arm | {"corpus": corpus.name, "steps": training.max_steps, "seed": training.seed, "curve": curve,
-                 "parameters": model.parameter_table()["total"]}
-    if on_stage:
-        row["gap_by_kind"] = gap_by_kind(model, tokenizer, generate(**STAGE_TEXT), LEVEL)
+    config = THEATRE_MODEL if is_theatre else MODEL
+    config = replace(config, vocab_size=tokenizer.vocab_size, **arm)
+    model = model_with_shared_weights(config, training.seed)
+    ids = torch.tensor(tokenizer.encode(corpus.text))
+    row = {**arm, "corpus": corpus.name, "steps": training.max_steps, "seed": training.seed,
+           "curve": train_curve(model, ids, training),
+           "parameters": model.parameter_table()["total"]}
+    if is_theatre:
+        row["gap_by_kind"] = gap_by_kind(model, tokenizer, generate(**UNSEEN), LEVEL)
     elif training.seed == SEEDS[0] and arm["attention"] in ("toeplitz", "relative_bias"):
-        row["by_distance"] = [[[round(u, 4) for u in head] for head in block.attention.by_distance.tolist()] for block in model.blocks]
+        row["by_distance"] = [rounded(block.attention.by_distance) for block in model.blocks]
     return row
 
 
-def cost(arms: list[dict], corpus, rounds: int = 15, steps: int = 10) -> list[dict]:
-    """CPU milliseconds of a training step of each arm: the median over the rounds."""
+def train_curve(model: GPT, ids: torch.Tensor, training: TrainConfig) -> list[dict]:
+    """Train the model. Return a row for each evaluation."""
+    train_ids, val_ids = split(ids)
+    start = time.process_time()
+    cpu_seconds = []
+    history = train(model, train_ids, val_ids, model.config.block_size, training, progress=False,
+                    on_eval=lambda row: cpu_seconds.append(time.process_time() - start)).history
+    curve = []
+    for row, seconds in zip(history, cpu_seconds, strict=True):
+        point = {key: row[key] for key in ("step", "seconds", "train_loss", "val_loss")}
+        curve.append(point | {"cpu_seconds_evaluations_too": seconds})
+    return curve
+
+
+def rounded(by_distance: torch.Tensor) -> list[list[float]]:
+    """Return the weights of each head and distance with four digits."""
+    return [[round(weight, 4) for weight in head] for head in by_distance.tolist()]
+
+
+# The cost of a step -------------------------------------------------------------------------------
+
+
+def measure_cost(corpus: Corpus, rounds: int = 15, steps: int = 10) -> list[dict]:
+    """Return the CPU milliseconds of a training step of each arm, the median over the rounds."""
     tokenizer = CharTokenizer.from_text(corpus.text)
     ids, _ = split(torch.tensor(tokenizer.encode(corpus.text)))
-    models = [GPT(replace(MODEL, **arm)) for arm in arms]
+    models = [make_model(replace(MODEL, **arm)) for arm in ARMS]
     optimizers = [make_optimizer(model, TRAINING) for model in models]
-    taken = [[] for _ in arms]
+    milliseconds = [[] for _ in ARMS]
     for n in range(rounds):
-        x, y = get_batch(ids, MODEL.block_size, TRAINING.batch_size, 0, n)
-        for model, optimizer, times in zip(models, optimizers, taken, strict=True):
+        x, y = get_batch(ids, MODEL.block_size, TRAINING.batch_size, seed=0, step=n)
+        for model, optimizer, times in zip(models, optimizers, milliseconds, strict=True):
             start = time.process_time()
             for _ in range(steps):
-                loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten())
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), TRAINING.grad_clip)
-                optimizer.step()
+                training_step(model, optimizer, x, y)
             times.append(1000 * (time.process_time() - start) / steps)
-    return [arm | {"ms_per_step": statistics.median(times[1:])} for arm, times in zip(arms, taken, strict=True)]
+    # The first round is a warm-up.
+    medians = [statistics.median(times[1:]) for times in milliseconds]
+    return [arm | {"ms_per_step": median} for arm, median in zip(ARMS, medians, strict=True)]
 
 
-def summary(runs: list[dict]) -> dict:
-    """Mean, standard deviation and number of the last validation and training losses."""
-    last = [run["curve"][-1] for run in runs]
-    return {"n": len(runs), "parameters": runs[0]["parameters"]} | {
-        f"{loss}_{name}": of([row[loss] for row in last]) for loss in ("val_loss", "train_loss")
-        for name, of in (("mean", statistics.mean), ("std", statistics.stdev))}
+def training_step(model: GPT, optimizer: torch.optim.Optimizer, x: torch.Tensor,
+                  y: torch.Tensor) -> None:
+    loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten())
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), TRAINING.grad_clip)
+    optimizer.step()
+
+
+def summary(arm: dict, training: TrainConfig, corpus: Corpus, runs: list[dict]) -> dict:
+    """Return an arm with mean and standard deviation of its last losses over the seeds."""
+    row = arm | {"corpus": corpus.name, "steps": training.max_steps}
+    own = [run for run in runs if all(run[key] == value for key, value in row.items())]
+    row |= {"n": len(own), "parameters": own[0]["parameters"]}
+    for loss in ("val_loss", "train_loss"):
+        values = [run["curve"][-1][loss] for run in own]
+        row[f"{loss}_mean"] = statistics.mean(values)
+        row[f"{loss}_std"] = statistics.stdev(values)
+    return row
 
 
 if __name__ == "__main__":

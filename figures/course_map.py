@@ -1,4 +1,4 @@
-"""Draw figures/course_map.png: the chapters, what each builds, and which one leads to which.
+"""Draw figures/course_map.png: the chapters, what each one builds, and which one leads to which.
 
     python figures/course_map.py
 """
@@ -10,44 +10,77 @@ from matplotlib.patches import FancyBboxPatch
 from gptlib.plot import BLUE, GREEN, GREY, new_figure
 
 ROOT = Path(__file__).resolve().parents[1]
+# The size of a box, and the distance between the corners of two neighbours.
 WIDTH, HEIGHT = 2.5, 1.3
-CHAPTERS = {        # name: (column, row), what you build
+COLUMN, ROW = 3.16, 2.5
+# The height of the line that leads from chapter 4 to the chapters after it.
+BRANCH_Y = 1.92
+ARROW = {"arrowstyle": "-|>", "color": GREY, "linewidth": 1.8, "shrinkA": 0, "shrinkB": 0}
+# name: ((column, row), what the reader builds)
+CHAPTERS = {
     "1 · Bigram": ((0, 1), "count pairs of letters,\nthen learn the same table"),
     "2 · Attention": ((1, 1), "let each position gather\nfrom those before it"),
-    "3 · Decoder block": ((2, 1), "residual road, norms,\nfeed-forward, positions"),
+    "3 · Decoder block": ((2, 1), "residual stream, norms,\nfeed-forward, positions"),
     "4 · Full GPT": ((3, 1), "assemble, train, sample,\nmeasure, find its limits"),
     "5 · Tokenizer": ((1, 0), "byte pairs: what a model\nreads instead of letters"),
     "6 · Time-weighting": ((2, 0), "does attention need to know\nhow far back it looks?"),
     "7 · Context rolling": ((3, 0), "carry a memory from\nwindow to window"),
 }
-ROADS = [("1 · Bigram", "2 · Attention"), ("2 · Attention", "3 · Decoder block"), ("3 · Decoder block", "4 · Full GPT")]
-BRANCHES = ["5 · Tokenizer", "6 · Time-weighting", "7 · Context rolling"]
+IN_ORDER = ["1 · Bigram", "2 · Attention", "3 · Decoder block", "4 · Full GPT"]
+AFTER_CHAPTER_4 = ["5 · Tokenizer", "6 · Time-weighting", "7 · Context rolling"]
 
 
 def main() -> None:
     figure, axes = new_figure(width=11, height=4.1)
     axes.set(xlim=(-0.15, 12.15), ylim=(-0.45, 4.35))
     axes.axis("off")
-    corner = {name: (3.16 * column, 2.5 * row) for name, ((column, row), _) in CHAPTERS.items()}
-    for name, (_, built) in CHAPTERS.items():
-        (x, y), color = corner[name], GREEN if name in BRANCHES else BLUE
-        axes.add_patch(FancyBboxPatch((x, y), WIDTH, HEIGHT, boxstyle="round,pad=0.05,rounding_size=0.15", facecolor="white",
-                                      edgecolor=color, linewidth=2))
-        axes.text(x + WIDTH / 2, y + 1.02, name, ha="center", va="center", fontsize=12, fontweight="bold", color=color)
-        axes.text(x + WIDTH / 2, y + 0.42, built, ha="center", va="center", fontsize=9.5, color="#222222")
-    arrow = {"arrowstyle": "-|>", "color": GREY, "linewidth": 1.8, "shrinkA": 0, "shrinkB": 0}
-    for here, there in ROADS:
-        (x, y), (to_x, _) = corner[here], corner[there]
-        axes.annotate("", (to_x - 0.07, y + HEIGHT / 2), (x + WIDTH + 0.07, y + HEIGHT / 2), arrowprops=arrow)
-    trunk_x, trunk_y = corner["4 · Full GPT"][0] + WIDTH / 2, 1.92                  # from the full GPT down, and along
-    axes.plot([trunk_x, trunk_x], [corner["4 · Full GPT"][1] - 0.07, trunk_y], color=GREY, linewidth=1.8)
-    axes.plot([corner[BRANCHES[0]][0] + WIDTH / 2, trunk_x], [trunk_y, trunk_y], color=GREY, linewidth=1.8)
-    for name in BRANCHES:
-        x, y = corner[name]
-        axes.annotate("", (x + WIDTH / 2, y + HEIGHT + 0.07), (x + WIDTH / 2, trunk_y), arrowprops=arrow)
+    for name in CHAPTERS:
+        draw_chapter(axes, name)
+    draw_order(axes)
+    draw_branches(axes)
     axes.text(0, 4.12, "in this order", color=BLUE, fontsize=10.5, va="center")
     axes.text(0, 0.65, "after chapter 4,\nin any order", color=GREEN, fontsize=10.5, va="center")
     figure.savefig(ROOT / "figures/course_map.png", dpi=110, facecolor="white")
+
+
+def corner(name: str) -> tuple[float, float]:
+    """Return the lower left corner of a chapter's box."""
+    (column, row), _ = CHAPTERS[name]
+    return COLUMN * column, ROW * row
+
+
+def draw_chapter(axes, name: str) -> None:
+    x, y = corner(name)
+    _, built = CHAPTERS[name]
+    color = GREEN if name in AFTER_CHAPTER_4 else BLUE
+    axes.add_patch(FancyBboxPatch((x, y), WIDTH, HEIGHT, facecolor="white", edgecolor=color,
+                                  linewidth=2, boxstyle="round,pad=0.05,rounding_size=0.15"))
+    axes.text(x + WIDTH / 2, y + 1.02, name, ha="center", va="center", fontsize=12,
+              fontweight="bold", color=color)
+    axes.text(x + WIDTH / 2, y + 0.42, built, ha="center", va="center", fontsize=9.5,
+              color="#222222")
+
+
+def draw_order(axes) -> None:
+    """Draw an arrow from each chapter of the upper row to the next."""
+    for name, next_name in zip(IN_ORDER, IN_ORDER[1:], strict=False):
+        x, y = corner(name)
+        next_x, _ = corner(next_name)
+        axes.annotate("", (next_x - 0.07, y + HEIGHT / 2), (x + WIDTH + 0.07, y + HEIGHT / 2),
+                      arrowprops=ARROW)
+
+
+def draw_branches(axes) -> None:
+    """Draw a line down from chapter 4 and along, and from it an arrow to each later chapter."""
+    x, y = corner("4 · Full GPT")
+    trunk_x = x + WIDTH / 2
+    first_x = corner(AFTER_CHAPTER_4[0])[0] + WIDTH / 2
+    axes.plot([trunk_x, trunk_x], [y - 0.07, BRANCH_Y], color=GREY, linewidth=1.8)
+    axes.plot([first_x, trunk_x], [BRANCH_Y, BRANCH_Y], color=GREY, linewidth=1.8)
+    for name in AFTER_CHAPTER_4:
+        x, y = corner(name)
+        axes.annotate("", (x + WIDTH / 2, y + HEIGHT + 0.07), (x + WIDTH / 2, BRANCH_Y),
+                      arrowprops=ARROW)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,42 @@
-"""Draws figures/recipes.png from two runs: nanoGPT's laptop preset and chapter 4, each with its loss over the whole validation split.
+"""Draw figures/recipes.png: the validation loss of nanoGPT's laptop preset and of chapter 4.
 
     make train PRESET=nanogpt_laptop && make course && .venv/bin/python figures/recipes.py
+
+Both losses are over the whole validation split.
 """
 
 import json
 from pathlib import Path
 
-from gptlib.config import project_dir
 from gptlib.plot import BLUE, GREY, ORANGE, new_figure
 
-fig, ax = new_figure(height=3.4)
-for run, color, style, name in (("nanogpt_laptop", ORANGE, "s--", "nanoGPT's laptop preset"), ("04_full_gpt", BLUE, "o-", "chapter 4")):
-    rows = [json.loads(line) for line in (project_dir() / "runs" / run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    ax.plot([row["tokens"] / 1e6 for row in rows], [row["val_loss"] for row in rows], style, color=color, markersize=5,
-            label=f"{name}: {rows[-1]['val_loss']:.3f}")
-ax.axhline(1.88, color=GREY, linewidth=1, linestyle=":", label="1.88: published for the preset, 20 random batches")
-ax.set(xlabel="million tokens read", ylabel="validation loss (nats)", ylim=(1.5, 3))
-ax.legend(frameon=False)
-fig.savefig(Path(__file__).with_suffix(".png"), dpi=150, bbox_inches="tight")
+ROOT = Path(__file__).resolve().parents[1]
+# (folder of the run, name in the figure, color, style)
+RUNS = [
+    ("nanogpt_laptop", "nanoGPT's laptop preset", ORANGE, "s--"),
+    ("04_full_gpt", "chapter 4", BLUE, "o-"),
+]
+
+
+def main() -> None:
+    figure, axes = new_figure(height=3.4)
+    for run, name, color, style in RUNS:
+        rows = read_metrics(ROOT / "runs" / run / "metrics.jsonl")
+        tokens = [row["tokens"] / 1e6 for row in rows]
+        losses = [row["val_loss"] for row in rows]
+        axes.plot(tokens, losses, style, color=color, markersize=5,
+                  label=f"{name}: {losses[-1]:.3f}")
+    axes.axhline(1.88, color=GREY, linewidth=1, linestyle=":",
+                 label="1.88: published for the preset, 20 random batches")
+    axes.set(xlabel="million tokens read", ylabel="validation loss (nats)", ylim=(1.5, 3))
+    axes.legend(frameon=False)
+    figure.savefig(ROOT / "figures/recipes.png", dpi=150, bbox_inches="tight")
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """Return the rows of a metrics.jsonl, one for each evaluation."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Draws figures/sample.txt: 10,000 characters by a trained model, under a line that says which one.
+"""Write figures/sample.txt: 10,000 characters by a trained model, below a line that names it.
 
     python figures/sample.py runs/04_full_gpt
 """
@@ -6,13 +6,25 @@
 import sys
 from pathlib import Path
 
-from gptlib.checkpoint import load_checkpoint
+from gptlib.checkpoint import read_header
 from gptlib.generate import generate_text
+from gptlib.variants.build import load_model
 
-checkpoint = load_checkpoint(sys.argv[1])
-best = min(checkpoint.about["history"], key=lambda row: row["val_loss"])
-config = checkpoint.model.config
-said = (f"[10,000 characters at temperature 0.8, by chapter 4's model at step {best['step']}: {config.n_layer} layers of width "
-        f"{config.n_embd}, block {config.block_size}, validation loss {best['val_loss']:.4f} nats per character over the whole split]\n")
-text = generate_text(checkpoint.model, checkpoint.tokenizer, "\n", 10_000, temperature=0.8, seed=1337)
-Path(__file__).with_name("sample.txt").write_text(said + "\n" + text, encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(run: Path) -> None:
+    model, tokenizer = load_model(run)
+    history = read_header(run / "best.safetensors")["about"]["history"]
+    best = min(history, key=lambda row: row["val_loss"])
+    config = model.config
+    first_line = (f"[10,000 characters at temperature 0.8, by chapter 4's model at step "
+                  f"{best['step']}: {config.n_layer} layers of width {config.n_embd}, block "
+                  f"{config.block_size}, validation loss {best['val_loss']:.4f} nats per character "
+                  "over the whole split]")
+    text = generate_text(model, tokenizer, "\n", 10_000, temperature=0.8, seed=1337)
+    (ROOT / "figures/sample.txt").write_text(f"{first_line}\n{text}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,44 +1,102 @@
-"""The bigram model: the next token depends on the present one alone. Counted in one pass, or learned."""
+"""The bigram model: it predicts the next token from the present token alone (chapter 1).
+
+Count pairs of neighbours in a text, turn the counts into probabilities, and sample:
+
+>>> from gptlib.tokenizer import CharTokenizer
+>>> text = "banana bandana"
+>>> tokenizer = CharTokenizer.from_text(text)               # ids: ' ' 0, a 1, b 2, d 3, n 4
+>>> ids = torch.tensor(tokenizer.encode(text))
+>>> counts = count_bigrams(ids, tokenizer.vocab_size)       # counts[i, j]: how often j follows i
+>>> counts[4].tolist()                                      # after n: four times a, once d
+[0.0, 4.0, 0.0, 1.0, 0.0]
+>>> model = Bigram.from_counts(counts, smoothing=0)
+>>> model(torch.tensor([[4]])).softmax(-1)                  # P(next token after n)
+tensor([[[0.0000, 0.8000, 0.0000, 0.2000, 0.0000]]], grad_fn=<SoftmaxBackward0>)
+
+>>> idx, generator = torch.tensor([[2]]), torch.Generator().manual_seed(0)
+>>> for _ in range(12):                                     # begin with b, then draw 12 tokens
+...     probabilities = model(idx)[:, -1].softmax(-1)       # (1, V), from the last token alone
+...     token = torch.multinomial(probabilities, 1, generator=generator)
+...     idx = torch.cat([idx, token], dim=1)
+>>> tokenizer.decode(idx[0])
+'bana bana ban'
+
+The same table can also be learned by gradient descent, as all later models are:
+
+>>> model = Bigram(tokenizer.vocab_size)
+>>> optimizer = torch.optim.SGD(model.parameters(), lr=10)
+>>> for _ in range(200):
+...     loss = F.cross_entropy(model(ids[:-1]), ids[1:])    # x: every token, y: the token after it
+...     optimizer.zero_grad()
+...     loss.backward()
+...     optimizer.step()
+>>> model(torch.tensor(4)).softmax(-1).detach().numpy().round(2).tolist()
+[0.0, 0.8, 0.0, 0.2, 0.0]
+"""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from gptlib.data import check_ids
 
 
 class Bigram(nn.Module):
-    """A table of logits, one row for each present token and one column for each next one.
+    """A table of logits: row i holds the logits of the token that follows token i.
+
+    A softmax turns the logits of a row into probabilities.
 
     Args:
-        vocab_size: how many different tokens there are.
+        vocab_size: the number of different tokens, V.
     """
 
     def __init__(self, vocab_size: int):
         super().__init__()
         self.table = nn.Embedding(vocab_size, vocab_size)
-        nn.init.zeros_(self.table.weight)           # every next token equally likely: the loss starts at ln V
+        # Equal logits make all tokens equally likely. The loss then starts at ln V.
+        nn.init.zeros_(self.table.weight)
+
+    def forward(self, idx: Tensor) -> Tensor:
+        """Return the logits for the token after each token of `idx`: (B, T) -> (B, T, V)."""
+        return self.table(idx)
 
     @classmethod
-    def from_counts(cls, counts: torch.Tensor, smoothing: float = 1.0) -> "Bigram":
-        """The bigram with P(b after a) = (counts[a, b] + smoothing) / (sum of that row of counts + smoothing).
+    def from_counts(cls, counts: Tensor, smoothing: float = 1.0) -> "Bigram":
+        """Return the model with these probabilities, where s is the smoothing:
 
-        After a token that was never followed by anything, and without smoothing, all are equally likely.
+            P(j after i) = (counts[i, j] + s) / (counts[i].sum() + s · V)
+
+        The logits are ln P, because softmax(ln P) = P. With s = 0, pairs that never occur have
+        P = 0 and the logit −∞. If then a row has no counts at all, the formula would be 0 / 0.
+        Such a row gets P = 1 / V.
+
+        Args:
+            counts: (V, V), from `count_bigrams`.
+            smoothing: added to every count, so that no pair has probability 0.
         """
-        model = cls(len(counts))
         smoothed = counts + smoothing
         smoothed[smoothed.sum(1) == 0] = 1.0
-        model.table.weight.data = F.normalize(smoothed, p=1, dim=1).log()
+        model = cls(vocab_size=len(counts))
+        model.table.weight.data = F.normalize(smoothed, p=1, dim=1).log()   # each row sums to 1
         return model
 
-    def forward(self, idx: torch.Tensor) -> torch.Tensor:
-        return self.table(idx)                      # (B, T) -> (B, T, V)
-
     def config_dict(self) -> dict:
+        """Return what `Bigram(**config)` needs, ready for JSON."""
         return {"vocab_size": self.table.num_embeddings}
 
 
-def count_bigrams(ids: torch.Tensor, vocab_size: int) -> torch.Tensor:
-    """How often token b follows token a: (V, V) counts from the tokens `ids`, (N,)."""
-    if len(ids) and ids.max() >= vocab_size:
-        raise ValueError(f"ids run to {ids.max()}, but vocab_size={vocab_size}: was the text encoded by another tokenizer?")
-    pairs = ids[:-1] * vocab_size + ids[1:]
-    return torch.bincount(pairs, minlength=vocab_size ** 2).view(vocab_size, vocab_size).float()
+def count_bigrams(ids: Tensor, vocab_size: int) -> Tensor:
+    """Return a table (V, V) whose entry [i, j] says how often token j follows token i in `ids`.
+
+    Args:
+        ids: tokens, (N,).
+        vocab_size: the number of different tokens, V.
+
+    Raises:
+        ValueError: an id is not between 0 and vocab_size - 1.
+    """
+    check_ids(ids, vocab_size)
+    # Write the pair (i, j) as the number i·V + j. Then one call counts all pairs.
+    pairs = ids[:-1].long() * vocab_size + ids[1:]
+    counts = torch.bincount(pairs, minlength=vocab_size ** 2)
+    return counts.view(vocab_size, vocab_size).float()

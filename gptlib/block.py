@@ -1,41 +1,49 @@
-"""The decoder block: attention lets positions talk, the feed-forward layer lets each one think."""
+"""The decoder block: attention and a feed-forward layer, both added to the residual stream (chapter 3)."""
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from gptlib.attention import CausalSelfAttention, LayerCache
+from gptlib.attention import CausalSelfAttention
 from gptlib.config import GPTConfig
-from gptlib.time_weighting import RelativeBiasAttention, TimeWeightedAttention, ToeplitzAttention, shift_tokens
-
-ATTENTIONS = {"plain": CausalSelfAttention, "time_weighted": TimeWeightedAttention, "toeplitz": ToeplitzAttention,
-              "relative_bias": RelativeBiasAttention}
+from gptlib.kv_cache import LayerCache
 
 
-class FeedForward(nn.Sequential):
-    """The same two-layer network at every position: widen, GELU, narrow."""
-
-    def __init__(self, config: GPTConfig):
-        width = config.mlp_ratio * config.n_embd
-        super().__init__(
-            nn.Linear(config.n_embd, width, bias=config.bias),
-            nn.GELU(),
-            nn.Linear(width, config.n_embd, bias=config.bias),
-            nn.Dropout(config.dropout),
-        )
-
-
-class Block(nn.Module):
-    """Pre-norm: each part reads a normalised copy and adds its answer to the residual stream (GPT-2)."""
+class FeedForward(nn.Module):
+    """Two linear layers with a GELU between them. No information moves between positions."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.token_shift = config.token_shift
-        self.norm1 = nn.LayerNorm(config.n_embd, bias=config.bias)
-        self.attention = ATTENTIONS[config.attention](config)
-        self.norm2 = nn.LayerNorm(config.n_embd, bias=config.bias)
-        self.feed_forward = FeedForward(config)
+        hidden = config.mlp_ratio * config.n_embd
+        self.fc = nn.Linear(config.n_embd, hidden, bias=config.bias)
+        self.proj = nn.Linear(hidden, config.n_embd, bias=config.bias)
+        self.dropout = config.dropout
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:        # (B, T, C) -> (B, T, C)
-        read = self.norm1(x)
-        read = shift_tokens(read, cache) if self.token_shift else read
-        x = x + (self.attention(read) if cache is None else self.attention(read, cache))        # a reader's own may know no cache
+    def forward(self, x: Tensor) -> Tensor:                 # (B, T, C) -> (B, T, C)
+        x = F.gelu(self.fc(x))                              # (B, T, mlp_ratio · C)
+        return F.dropout(self.proj(x), self.dropout, self.training)
+
+
+class Block(nn.Module):
+    """Attention and feed-forward layer, each with a norm before it (GPT-2, Radford et al. 2019).
+
+    `x`, to which both add their output, is called the residual stream.
+
+    Args:
+        attention, feed_forward: classes of the two parts. Both are called with `config`.
+        norm: class of the norms. It is called with n_embd and `bias=config.bias`.
+    """
+
+    def __init__(
+        self, config: GPTConfig, attention=CausalSelfAttention, feed_forward=FeedForward, norm=nn.LayerNorm
+    ):
+        super().__init__()
+        self.norm1 = norm(config.n_embd, bias=config.bias)
+        self.attention = attention(config)
+        self.norm2 = norm(config.n_embd, bias=config.bias)
+        self.feed_forward = feed_forward(config)
+
+    def forward(
+        self, x: Tensor, cache: LayerCache | None = None, mask: Tensor | None = None
+    ) -> Tensor:                                            # (B, T, C) -> (B, T, C)
+        x = x + self.attention(self.norm1(x), cache, mask)
         return x + self.feed_forward(self.norm2(x))

@@ -1,138 +1,226 @@
-"""What a run leaves on disk: one safetensors file, whose header also holds the config and the tokenizer as JSON.
+"""Checkpoints: a model's weights, its config and its tokenizer in one file.
 
-One file, renamed into place when it is whole, cannot be torn: there is always the old one or the new one. A
-copy of the JSON lies beside it for human eyes. Nothing is pickled, so opening a stranger's file runs no code.
+    save_checkpoint("runs/gpt/best.safetensors", model, tokenizer, step=1500)
+    read_header("runs/gpt/best.safetensors")["about"]["step"]       # 1500
+    load_weights("runs/gpt/best.safetensors", model)                # fills a model of that shape
+
+The file has the format safetensors: a header of JSON, then the numbers. A copy of the JSON stands
+in a second file beside it, for people. Nothing is pickled, so opening a file never runs code from
+it.
+
+The file is first written under another name and then renamed. Therefore there is always either the
+complete old file or the complete new one. `gptlib.variants.build.load_model` builds the model too.
 """
 
 import json
 import os
-from dataclasses import dataclass
+import re
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
-from gptlib.bigram import Bigram
-from gptlib.config import ConfigError, GPTConfig
-from gptlib.context_rolling import RollingConfig, RollingGPT
-from gptlib.model import GPT
-from gptlib.tokenizer import Tokenizer, TokenizerError, load_tokenizer
+from gptlib.tokenizer import Tokenizer
 
-MODELS = {"GPT": lambda config: GPT(GPTConfig(**config)), "Bigram": lambda config: Bigram(**config),
-          "RollingGPT": lambda config: RollingGPT(RollingConfig(**config))}
-
-
-OPTIMIZER = "optimizer."         # what the names of its tensors begin with
+OPTIMIZER = "optimizer."        # the names of the optimizer's tensors begin with this
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be written, read or fitted to a model."""
+    """A checkpoint cannot be written, cannot be read, or does not fit a model."""
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    model: nn.Module
-    tokenizer: Tokenizer | None
-    about: dict                 # step, metrics and whatever else was saved beside the weights
-    optimizer: dict             # the optimizer's tensors, by the number of the parameter; empty where none were saved
-
-
-def save_checkpoint(path: str | Path, model: nn.Module, tokenizer: Tokenizer | None = None,
-                    optimizer: torch.optim.Optimizer | None = None, **about) -> None:
-    """Write `model` to `path` (…/name.safetensors), and what is known `about` it to name.json.
+def save_checkpoint(
+    path: str | Path,
+    model: nn.Module,
+    tokenizer: Tokenizer | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    **about,
+) -> None:
+    """Write a checkpoint to `path` (…/name.safetensors), and its header to …/name.json.
 
     Args:
-        optimizer: its state is saved in the same file, so that training can go on from here.
-        about: anything JSON can hold: the step, metrics, the training config.
+        optimizer: its state is saved too, so that training can continue.
+        about: anything else that JSON can hold: the step, metrics, the training config.
 
     Raises:
-        CheckpointError: the folder cannot be written. What lay at `path` before is still there.
+        CheckpointError: the file cannot be written. An older file at `path` is not changed.
     """
     path = Path(path)
-    model = getattr(model, "_orig_mod", model)      # what torch.compile wrapped
+    model = getattr(model, "_orig_mod", model)          # the model inside torch.compile's wrapper
     header = {
         "model": type(model).__name__,
         "config": model.config_dict() if hasattr(model, "config_dict") else {},
         "tokenizer": tokenizer.to_dict() if tokenizer else None,
+        "optimizer": type(optimizer).__name__ if optimizer else None,
         "about": about,
     }
-    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}    # tied ones too
+    tensors = {
+        # A clone, because safetensors refuses tensors that share memory, such as tied weights.
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in model.state_dict().items()
+    }
     if optimizer:
-        for i, state in optimizer.state_dict()["state"].items():
-            weights |= {f"{OPTIMIZER}{i}.{name}": value for name, value in state.items()}
+        for number, state in optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                tensors[f"{OPTIMIZER}{number}.{name}"] = value
+    readable = json.dumps(header, indent=1, ensure_ascii=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, save(weights, {"gptlib": json.dumps(header)}))
-        write_atomically(path.with_suffix(".json"), json.dumps(header, indent=1, ensure_ascii=False).encode("utf-8"))
+        write_atomically(path, save(tensors, {"gptlib": json.dumps(header)}))
+        write_atomically(path.with_suffix(".json"), readable.encode("utf-8"))
     except OSError as error:
-        raise CheckpointError(f"{path} could not be written ({error.strerror or error}); the checkpoint from before, "
-                              "if there was one, is untouched") from None
-
-
-def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> Checkpoint:
-    """Read a checkpoint.
-
-    Args:
-        path: the .safetensors file, or a run's folder, whose `best.safetensors` is then taken.
-        model: filled with the weights; needed only for a class this library does not know. A model that is
-            built here comes back with dropout off, ready to be sampled from.
-
-    Raises:
-        CheckpointError: no such file, not a checkpoint of this library, or weights that do not fit.
-    """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "best.safetensors"
-    header = read_header(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        tokenizer = load_tokenizer(header["tokenizer"]) if header["tokenizer"] else None
-        if model is None:
-            model = MODELS[header["model"]](header["config"]).eval()
-    except (SafetensorError, TypeError, KeyError, ConfigError, TokenizerError, OSError) as error:
-        raise CheckpointError(f"{path} is not a whole checkpoint of this library ({error!r}); "
-                              f"it can rebuild {', '.join(MODELS)}, for any other class pass model=") from None
-    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(OPTIMIZER)}
-    optimizer = {}
-    for name in tensors.keys() - weights.keys():
-        i, part = name.removeprefix(OPTIMIZER).split(".")
-        optimizer.setdefault(int(i), {})[part] = tensors[name]
-    wanted, held = ({name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (model.state_dict(), weights))
-    if wanted != held:                              # before anything is copied, so that the model given stays whole
-        name = next(name for name in {**wanted, **held} if wanted.get(name) != held.get(name))
-        raise CheckpointError(f"{path} holds a {header['model']} with config {header['config']}, which does not fit the model given: "
-                              f"{name} is {held.get(name, 'missing')} in the file and {wanted.get(name, 'missing')} in the model")
-    model.load_state_dict(weights)
-    return Checkpoint(model, tokenizer, header["about"], optimizer)
+        raise CheckpointError(
+            f"{path} could not be written ({error.strerror or error}); an earlier checkpoint there "
+            "is unchanged"
+        ) from None
 
 
 def read_header(path: str | Path) -> dict:
-    """What a checkpoint says of itself: model, config, tokenizer and about, without its tensors."""
-    if not Path(path).is_file():
-        raise CheckpointError(f"{path} does not exist: name a .safetensors file, or the folder of a run that has saved one")
+    """Return what a checkpoint says about itself: model, config, tokenizer, optimizer and about.
+
+    Headers of earlier versions are translated to the present form.
+
+    Raises:
+        CheckpointError: there is no such file, or it is not a checkpoint of this library.
+    """
+    path = resolve_path(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()["gptlib"])
+            has_state = any(name.startswith(OPTIMIZER) for name in file.keys())
         if not {"model", "config", "tokenizer", "about"} <= header.keys():
             raise KeyError("about")
-        return header
-    except (SafetensorError, TypeError, KeyError, AttributeError, json.JSONDecodeError, OSError) as error:
-        raise CheckpointError(f"{path} is not a whole checkpoint of this library ({error!r})") from None
+    except (SafetensorError, TypeError, KeyError, AttributeError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole checkpoint of this library ({type(error).__name__})"
+        ) from None
+    return translate_header(header, has_state)
+
+
+def load_weights(path: str | Path, model: nn.Module) -> None:
+    """Fill `model` with the weights of a checkpoint.
+
+    Raises:
+        CheckpointError: the file is damaged, or its weights do not fit. The model is not changed.
+    """
+    path = resolve_path(path)
+    header = read_header(path)
+    weights = {
+        translate_name(name): tensor
+        for name, tensor in read_tensors(path).items()
+        if not name.startswith(OPTIMIZER)
+    }
+    stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in {**expected, **stored}:
+        if expected.get(name) != stored.get(name):
+            raise CheckpointError(
+                f"{path} holds a {header['model']} with config {header['config']}, which does not "
+                f"fit the model given: {name} is {stored.get(name, 'missing')} in the file and "
+                f"{expected.get(name, 'missing')} in the model"
+            )
+    model.load_state_dict(weights)
+
+
+def load_optimizer(path: str | Path, optimizer: torch.optim.Optimizer) -> None:
+    """Fill `optimizer` with the state that a checkpoint holds.
+
+    Raises:
+        CheckpointError: the checkpoint was saved without an optimizer, or with another class of it.
+    """
+    header = read_header(path)
+    saved, expected = header["optimizer"], type(optimizer).__name__
+    # Before the first step an optimizer has no state that could be missing.
+    if saved is None and header["about"].get("step", 0) > 0:
+        raise CheckpointError(
+            f"{path} was saved without its optimizer, so the run cannot continue from it; resume "
+            "from the run's last.safetensors, or start over in another folder"
+        )
+    if saved not in (None, expected):
+        raise CheckpointError(
+            f"{path} was saved with the optimizer {saved}, so the run cannot continue with "
+            f"{expected}; take {saved}, or start over in another folder"
+        )
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in read_tensors(path).items():
+        if name.startswith(OPTIMIZER):
+            number, part = name.removeprefix(OPTIMIZER).split(".")
+            state.setdefault(int(number), {})[part] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Return all tensors of a checkpoint by name, those of the optimizer too."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole checkpoint of this library ({type(error).__name__})"
+        ) from None
+
+
+def resolve_path(path: str | Path) -> Path:
+    """Return the path of a checkpoint. For the folder of a run, this is its best checkpoint."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / "best.safetensors"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} does not exist: name a .safetensors file, or the folder of a run that has "
+            "saved one"
+        )
+    return path
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write to a temporary file beside `path`, make sure that it is on the disk, then rename it into place."""
+    """Write `content` to a temporary file beside `path`, then rename it to `path`."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")       # what a kill may leave; the next write takes it over
+    temporary = path.with_name(f".{path.name}.partial")
     try:
-        with open(partial, "wb") as file:
+        with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+            os.fsync(file.fileno())         # the content must be on the disk before the new name
+        os.replace(temporary, path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+# Checkpoints of earlier versions ------------------------------------------------------------------
+
+def translate_name(name: str) -> str:
+    """Return the present name of a tensor. The layers of FeedForward were numbered before."""
+    name = re.sub(r"\.feed_forward\.0\.", ".feed_forward.fc.", name)
+    return re.sub(r"\.feed_forward\.2\.", ".feed_forward.proj.", name)
+
+
+def translate_header(header: dict, has_state: bool) -> dict:
+    """Return the header in the present form.
+
+    Before, every GPT had the options `attention` and `token_shift`. Now a plain GPT has none, and
+    a variant has all options of VariantConfig. The optimizer was always AdamW, and not named.
+
+    Args:
+        has_state: whether the checkpoint holds the state of an optimizer.
+    """
+    header = {"optimizer": "AdamW" if has_state else None} | header
+    config = translate_config(header["config"])
+    about = header["about"]
+    if isinstance(about, dict) and isinstance(about.get("run"), dict):
+        about = about | {"run": translate_config(about["run"])}
+    return header | {"config": config, "about": about}
+
+
+def translate_config(config: dict) -> dict:
+    """Return a config (or the identity of a run) with the present options."""
+    if "attention" not in config or "memory" in config:
+        return config                           # a plain GPT or a variant in the present form
+    if config["attention"] == "plain" and not config["token_shift"]:
+        return {k: v for k, v in config.items() if k not in ("attention", "token_shift")}
+    added = {"memory": "attention", "window": 64, "n_memory": 1, "detach": False, "rescale": False}
+    return config | added

@@ -1,6 +1,17 @@
-"""Sampling: a model's logits become the next token, again and again."""
+"""Sampling: a model's logits become the next token, again and again (chapters 4 and 8).
+
+At its heart, sampling is a loop of three lines:
+
+    logits = model(idx)[:, -1]                                      # (B, V), after the last token
+    token = torch.multinomial(logits.softmax(-1), num_samples=1)    # (B, 1)
+    idx = torch.cat([idx, token], dim=1)
+
+`generate` adds temperature, top-k and top-p, seeds, a key-value cache, and texts that are longer
+than the model's block. `generate_text` and `stream_text` do the same for text.
+"""
 
 import codecs
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,62 +22,51 @@ from gptlib.model import evaluating
 from gptlib.tokenizer import Tokenizer
 
 
-def next_token_probabilities(logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Tensor:
-    """The distribution that the next token is drawn from.
+def generate(
+    model: nn.Module,
+    idx: Tensor | Sequence[Tensor],
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    cache: bool = True,
+) -> Tensor | list[Tensor]:
+    """Return the prompts with their new tokens: (B, T + max_new_tokens), or a list of rows.
 
-    Args:
-        logits: (..., V).
-        temperature: below 1 sharpens, above 1 flattens; 0 puts everything on the likeliest token.
-        top_k: keep the k likeliest tokens; more than V keeps all.
-        top_p: keep the fewest likeliest tokens whose probabilities reach p together, the one that crosses p
-            among them (nucleus sampling, Holtzman et al. 2020). Applied after temperature and top_k.
-
-    Returns:
-        Probabilities, (..., V), each row summing to 1.
-
-    Raises:
-        ValueError: temperature below 0, top_k below 1, or top_p outside 0 … 1.
+    The arguments are those of `generate_tokens`. The result is a list where `idx` is one.
     """
-    if not temperature >= 0:
-        raise ValueError(f"temperature={temperature} should be 0 (greedy) or above")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k={top_k} should be at least 1, or None to keep every token")
-    if top_p is not None and not 0 <= top_p <= 1:
-        raise ValueError(f"top_p={top_p} should be between 0 and 1, or None to keep every token")
-    highest = logits.amax(-1, keepdim=True)
-    if not highest.isfinite().all():
-        raise ValueError("the model's logits are not finite: has its training diverged?")
-    if temperature == 0:
-        return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
-    logits = logits - highest                                   # so that a tiny temperature gives -inf, never inf
-    temperature = max(temperature, torch.finfo(logits.dtype).tiny)      # ... and one too small for its type is no 0 / 0
-    if top_k is None and (top_p is None or top_p == 1):
-        return (logits / temperature).softmax(-1)
-    ordered, order = (logits / temperature).sort(dim=-1, descending=True, stable=True)      # likeliest first
-    if top_k is not None:
-        ordered[..., top_k:] = -torch.inf
-    probabilities = ordered.softmax(-1)
-    if top_p is not None and top_p < 1:                         # at 1, rounding must not cost the unlikeliest tokens
-        before = probabilities.cumsum(-1) - probabilities       # what the likelier tokens hold already
-        beyond = before >= top_p
-        beyond[..., 0] = False                                  # the likeliest token always stays
-        probabilities = probabilities.masked_fill(beyond, 0.0)
-        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
-    return torch.zeros_like(probabilities).scatter_(-1, order, probabilities)
+    tokens = list(
+        generate_tokens(model, idx, max_new_tokens, temperature, top_k, top_p, seed, cache)
+    )
+    if isinstance(idx, Tensor):
+        return torch.cat([idx, *(token[:, None] for token in tokens)], dim=1)
+    return [
+        torch.cat([prompt, *(token[row:row + 1] for token in tokens)])
+        for row, prompt in enumerate(idx)
+    ]
 
 
-def generate_tokens(model: nn.Module, idx: Tensor | Sequence[Tensor], max_new_tokens: int, temperature: float = 1.0,
-                    top_k: int | None = None, top_p: float | None = None, seed: int | None = None, cache: bool = True) -> Iterator[Tensor]:
+def generate_tokens(
+    model: nn.Module,
+    idx: Tensor | Sequence[Tensor],
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    cache: bool = True,
+) -> Iterator[Tensor]:
     """Yield one new token for each row of `idx`, as soon as it is drawn.
 
-    What a row becomes depends on its own prompt and seed alone, not on its neighbours, nor on whether there is a cache.
+    A row depends on its own prompt and seed alone. The other rows and the cache do not change it.
 
     Args:
-        idx: the prompts, (B, T), or a list of B prompts of any lengths, (T,) each; at least one token in each.
-            A model with a `block_size` reads their ends, through `Windows`. Shorter rows are padded on the right,
-            which a causal model does not see.
-        seed: row r draws its tokens as a single prompt with `seed + r` does; None takes fresh ones.
-        cache: keep keys and values, where the model can, instead of computing them again for each token.
+        idx: the prompts, (B, T), or a list of B prompts, (T,) each, of any lengths from 1 on. A
+            model with a `block_size` reads the end of a longer text (see `Windows`).
+        temperature, top_k, top_p: see `next_token_probabilities`.
+        seed: row r is drawn as a single prompt with the seed `seed + r`. None: a new seed.
+        cache: whether to store keys and values instead of computing them again for each token.
 
     Yields:
         (B,) tokens, `max_new_tokens` times.
@@ -74,133 +74,234 @@ def generate_tokens(model: nn.Module, idx: Tensor | Sequence[Tensor], max_new_to
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens={max_new_tokens} should be at least 0")
     if seed is not None and seed < 0:
-        raise ValueError(f"seed={seed} should be at least 0, or None for a fresh one")
+        raise ValueError(f"seed={seed} should be at least 0, or None for a new one")
     windows = Windows(model, idx, max_new_tokens, cache)
     seed = np.random.SeedSequence().entropy if seed is None else seed
-    draws = [np.random.default_rng(seed + row) for row in range(len(idx))]
+    generators = [np.random.default_rng(seed + row) for row in range(len(idx))]
     for _ in range(max_new_tokens):
-        probabilities = next_token_probabilities(windows.next_logits(), temperature, top_k, top_p)     # (B, V)
-        token = pick(probabilities, [draw.random() for draw in draws])
+        logits = windows.next_logits()                                              # (B, V)
+        probabilities = next_token_probabilities(logits, temperature, top_k, top_p)
+        token = pick(probabilities, [generator.random() for generator in generators])
         windows.append(token)
         yield token
 
 
-def pick(probabilities: Tensor, numbers: Sequence[float]) -> Tensor:
-    """For each row the first token that, with all tokens before it, holds more than the row's number, 0 ≤ number < 1.
+def next_token_probabilities(
+    logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> Tensor:
+    """Return the distribution from which the next token is drawn.
 
-    With uniform random numbers this draws from the distribution (inverse transform sampling).
+    Args:
+        logits: (…, V).
+        temperature: the logits are divided by it. Below 1 the distribution becomes sharper, above
+            1 flatter. 0 gives all probability to the most likely token.
+        top_k: keep the k most likely tokens only.
+        top_p: keep only the most likely tokens, as few as are needed to reach the probability p
+            together (nucleus sampling, Holtzman et al. 2020). The token that crosses p is kept. It
+            is applied after temperature and top_k.
+
+    Returns:
+        Probabilities, (…, V). Each row sums to 1.
+
+    Raises:
+        ValueError: temperature below 0, top_k below 1, top_p outside 0 … 1, or infinite logits.
+    """
+    check_sampling(logits, temperature, top_k, top_p)
+    if temperature == 0:
+        likeliest = logits.argmax(-1, keepdim=True)
+        return torch.zeros_like(logits).scatter_(-1, likeliest, 1.0)
+    # Softmax does not change when all logits get smaller by the same number. With the largest at 0,
+    # division by a very small temperature gives −∞ at worst, never +∞.
+    logits = logits - logits.amax(-1, keepdim=True)
+    logits = logits / max(temperature, torch.finfo(logits.dtype).tiny)
+    if top_k is None and (top_p is None or top_p == 1):
+        return logits.softmax(-1)
+
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)      # most likely first
+    if top_k is not None:
+        ordered[..., top_k:] = -torch.inf
+    probabilities = ordered.softmax(-1)
+    if top_p is not None and top_p < 1:
+        # A token is dropped if the more likely tokens already reach p. The first is always kept.
+        before = probabilities.cumsum(-1) - probabilities
+        dropped = before >= top_p
+        dropped[..., 0] = False
+        probabilities = probabilities.masked_fill(dropped, 0.0)
+        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
+    return torch.zeros_like(probabilities).scatter_(-1, order, probabilities)
+
+
+def check_sampling(
+    logits: Tensor, temperature: float, top_k: int | None, top_p: float | None
+) -> None:
+    if not temperature >= 0:
+        raise ValueError(f"temperature={temperature} should be 0 (greedy) or above")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k={top_k} should be at least 1, or None to keep every token")
+    if top_p is not None and not 0 <= top_p <= 1:
+        raise ValueError(f"top_p={top_p} should be between 0 and 1, or None to keep every token")
+    if not logits.amax(-1).isfinite().all():
+        raise ValueError("the model's logits are not finite: has its training diverged?")
+
+
+def pick(probabilities: Tensor, numbers: Sequence[float]) -> Tensor:
+    """Return one token for each row of `probabilities`, (B, V), as a tensor (B,).
+
+    Each row has one number, 0 ≤ number < 1. The token is the first one for which it and all tokens
+    before it have together a probability above the number. With uniform random numbers, this draws
+    from the distribution (inverse transform sampling).
 
     >>> pick(torch.tensor([[0.2, 0.0, 0.8], [0.2, 0.0, 0.8]]), [0.1, 0.2])
     tensor([0, 2])
     """
-    reached = probabilities.cpu().double().cumsum(-1)                               # (B, V); Apple's GPUs have no doubles
-    numbers = torch.tensor(numbers, dtype=torch.double)[:, None]
-    return (reached / reached[:, -1:] <= numbers).sum(-1).to(probabilities.device)
+    # On the CPU, because Apple's GPUs have no double precision.
+    cumulative = probabilities.cpu().double().cumsum(-1)                    # (B, V)
+    cumulative = cumulative / cumulative[:, -1:]                            # rounding: end at 1
+    numbers = torch.tensor(numbers, dtype=torch.double)[:, None]            # (B, 1)
+    return (cumulative <= numbers).sum(-1).to(probabilities.device)
 
 
 class Windows:
-    """What a model reads of each row: all of it while it fits into a block, then its last half block or more.
+    """The tokens that a model reads for each row: the whole text, or its end when the text is long.
 
-    With absolute positions, a window that slid along with each token would move every token to another position, and
-    nothing computed for them could be used again. This one stands still until it is full; then it lets go of half a
-    block, and the other half is read anew, once for many tokens.
+    A model with a `block_size` cannot read more than that many tokens. When a row is full, the
+    older half of it is dropped, and the other half is read again from position 0. That happens
+    once for many new tokens. If instead the window moved by one with each token, every token would
+    get another position each time, and no stored keys and values could be used again.
+
+    Args:
+        prompts: (B, T), or a list of B prompts, (T,) each.
+        cache: whether to use the model's key-value cache, if it has one.
     """
 
-    def __init__(self, model: nn.Module, prompts: Tensor | Sequence[Tensor], max_new_tokens: int, cache: bool = True):
+    def __init__(
+        self,
+        model: nn.Module,
+        prompts: Tensor | Sequence[Tensor],
+        max_new_tokens: int,
+        cache: bool = True,
+    ):
         if not len(prompts) or not all(len(prompt) for prompt in prompts):
             raise ValueError("the prompt is empty: give at least one token to continue from")
         self.model = model
-        self.size = getattr(model, "block_size", None) or max(map(len, prompts)) + max_new_tokens
-        self.hop = max(1, self.size // 2)
-        self.tokens = prompts[0].new_zeros(len(prompts), self.size, dtype=torch.long)       # (B, size), each row from its left end
+        longest = max(len(prompt) for prompt in prompts)
+        self.size = getattr(model, "block_size", None) or longest + max_new_tokens
+        self.n_dropped = max(1, self.size // 2)                     # tokens dropped from a full row
+        # Each row is filled from the left. The model never looks at the zeros to the right.
+        self.tokens = prompts[0].new_zeros(len(prompts), self.size, dtype=torch.long)
         self.lengths = []
         for row, prompt in zip(self.tokens, prompts, strict=True):
-            dropped = self.hop * max(0, -(-(len(prompt) - self.size) // self.hop))  # as if the prompt had been generated
-            self.lengths.append(len(prompt) - dropped)
-            row[:self.lengths[-1]] = prompt[dropped:]
-        self.unread = list(range(len(prompts)))                                     # rows to be read from their left end
-        ragged = len(set(self.lengths)) > 1
-        self.cached = cache and hasattr(model, "new_cache") and (not ragged or hasattr(model.new_cache(), "set_rows"))
+            # Drop from a long prompt what would have been dropped while it was generated.
+            excess = max(0, len(prompt) - self.size)
+            start = self.n_dropped * math.ceil(excess / self.n_dropped)
+            self.lengths.append(len(prompt) - start)
+            row[:self.lengths[-1]] = prompt[start:]
+        self.unread = list(range(len(prompts)))                     # rows to read from position 0
+        self.use_cache = cache and hasattr(model, "new_cache")
+        if self.use_cache and len(set(self.lengths)) > 1:
+            # Not every model has a cache for rows of different lengths.
+            self.use_cache = hasattr(model.new_cache(1), "set_rows")
 
     def next_logits(self) -> Tensor:
-        """Logits for the token after the last of each row, (B, V)."""
+        """Return the logits for the token after the last token of each row, (B, V)."""
         with evaluating(self.model), torch.inference_mode():
-            if not self.cached:
-                return self._read(range(len(self.tokens)))
+            if not self.use_cache:
+                return self.read(range(len(self.tokens)))
             if len(self.unread) == len(self.tokens):
-                self.cache = self.model.new_cache()
-                logits = self._read(self.unread, self.cache)
+                self.cache = self.model.new_cache(len(self.tokens))
+                logits = self.read(self.unread, self.cache)
             else:
-                if self.unread:
-                    self.cache.length[self.unread] = 0                              # any place will do: they are read again below
-                logits = self.model(self.last[:, None], self.cache)[:, -1]
-                if self.unread:
-                    fresh = self.model.new_cache()
-                    logits[self.unread] = self._read(self.unread, fresh)
-                    self.cache.set_rows(self.unread, fresh)
+                logits = self.read_last_tokens()
             self.unread = []
             return logits
 
-    def _read(self, rows: Sequence[int], cache=None) -> Tensor:
-        lengths = torch.tensor([self.lengths[row] for row in rows], device=self.tokens.device)
-        idx = self.tokens[rows, :lengths.max()]                                     # what is right of a shorter row is not seen by it
-        logits = self.model(idx) if cache is None else self.model(idx, cache)
-        if cache is not None and (lengths != lengths[0]).any():
-            cache.length = lengths
+    def read(self, rows: Sequence[int], cache=None) -> Tensor:
+        """Read rows from position 0. Return the logits after the last token of each."""
+        lengths = torch.tensor([self.lengths[row] for row in rows])
+        idx = self.tokens[rows, :lengths.max()]
+        if cache is None:
+            logits = self.model(idx)
+        else:
+            logits = self.model(idx, cache)
+            if (lengths != lengths[0]).any():
+                cache.truncate(lengths)                             # forget the zeros
         return logits[torch.arange(len(idx)), lengths - 1]
 
+    def read_last_tokens(self) -> Tensor:
+        """Read one new token in each row. Rows that dropped tokens are read from position 0."""
+        if self.unread:
+            # These rows are full. They are emptied, so that there is room, and replaced below.
+            lengths = self.cache.lengths.clone()
+            lengths[self.unread] = 0
+            self.cache.truncate(lengths)
+        logits = self.model(self.last[:, None], self.cache)[:, -1]
+        if self.unread:
+            new_cache = self.model.new_cache(len(self.unread))
+            logits[self.unread] = self.read(self.unread, new_cache)
+            self.cache.set_rows(self.unread, new_cache)
+        return logits
+
     def append(self, token: Tensor) -> None:
-        """Put one token, (B,), at the end of each row."""
-        for row in [row for row, length in enumerate(self.lengths) if length == self.size]:
-            self.tokens[row, :-self.hop] = self.tokens[row, self.hop:].clone()
-            self.lengths[row] -= self.hop
-            self.unread.append(row)
+        """Add one token, (B,), to the end of each row."""
+        for row, length in enumerate(self.lengths):
+            if length == self.size:
+                self.tokens[row, :-self.n_dropped] = self.tokens[row, self.n_dropped:].clone()
+                self.lengths[row] -= self.n_dropped
+                self.unread.append(row)
         self.tokens[torch.arange(len(token)), self.lengths] = token
         self.lengths = [length + 1 for length in self.lengths]
-        self.last = token.clone()                                                  # who gets the token may change it
+        self.last = token.clone()               # a copy, since the caller may change its tensor
 
 
-def generate(model: nn.Module, idx: Tensor | Sequence[Tensor], max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None,
-             top_p: float | None = None, seed: int | None = None, cache: bool = True) -> Tensor | list[Tensor]:
-    """The prompts with their new tokens: (B, T + max_new_tokens), or a list of rows where `idx` is one.
-
-    Arguments as in `generate_tokens`.
-    """
-    new = list(generate_tokens(model, idx, max_new_tokens, temperature, top_k, top_p, seed, cache))
-    if isinstance(idx, Tensor):
-        return torch.cat([idx, *(token[:, None] for token in new)], dim=1)
-    return [torch.cat([prompt, *(token[row:row + 1] for token in new)]) for row, prompt in enumerate(idx)]
+def generate_text(
+    model: nn.Module, tokenizer: Tokenizer, prompt: str, max_new_tokens: int = 500, **how
+) -> str:
+    """Return the continuation of `prompt`. Further arguments are those of `stream_text`."""
+    return "".join(stream_text(model, tokenizer, prompt, max_new_tokens, **how))
 
 
-def stream_text(model: nn.Module, tokenizer: Tokenizer, prompt: str, max_new_tokens: int = 500, stop: str | Sequence[str] = (),
-                temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None, seed: int | None = None) -> Iterator[str]:
-    """Yield the continuation of `prompt` piece by piece: whole characters only, and nothing of a stop string.
+def stream_text(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    prompt: str,
+    max_new_tokens: int = 500,
+    stop: str | Sequence[str] = (),
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+) -> Iterator[str]:
+    """Yield the continuation of `prompt` in pieces, which are always whole characters.
 
     Args:
-        stop: generation ends as soon as one of these strings is complete, and leaves it out. What could still
-            become one is held back until it is clear that it does not.
+        stop: one or several strings. The text ends before the first of them that it would contain.
+            Characters that may be the beginning of a stop string wait until that is decided.
     """
     stops = [stop] if isinstance(stop, str) else list(stop)
     if "" in stops:
-        raise ValueError("a stop string is empty: it would stop everything before it began")
+        raise ValueError("a stop string is empty: the text would end before it began")
     device = next(model.parameters()).device
     idx = torch.tensor([tokenizer.encode(prompt)], dtype=torch.long, device=device)
-    whole_characters = codecs.getincrementaldecoder("utf-8")("replace")
-    pending = ""
-    for token in generate_tokens(model, idx, max_new_tokens, temperature, top_k, top_p, seed):
-        for character in whole_characters.decode(tokenizer.token_bytes(token.item())):
-            pending += character                                # one by one, so that tokens' boundaries play no part
-            ended = max((len(s) for s in stops if pending.endswith(s)), default=0)
-            if ended:
-                yield pending[:-ended]
+    tokens = generate_tokens(model, idx, max_new_tokens, temperature, top_k, top_p, seed)
+    # A token may hold a part of a character. The decoder waits until the character is complete.
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    waiting = ""
+    for token in tokens:
+        # One character at a time, so that stop strings do not depend on the borders of tokens.
+        for character in decoder.decode(tokenizer.token_bytes(token.item())):
+            waiting += character
+            found = [s for s in stops if waiting.endswith(s)]
+            if found:
+                yield waiting[:-max(map(len, found))]
                 return
-        held = max((n for s in stops for n in range(1, len(s)) if pending.endswith(s[:n])), default=0)
-        if len(pending) > held:
-            yield pending[:len(pending) - held]
-            pending = pending[len(pending) - held:]
-    yield pending + whole_characters.decode(b"", final=True)
+        n_waiting = longest_beginning(stops, waiting)
+        if len(waiting) > n_waiting:
+            yield waiting[:len(waiting) - n_waiting]
+            waiting = waiting[len(waiting) - n_waiting:]
+    yield waiting + decoder.decode(b"", final=True)
 
 
-def generate_text(model: nn.Module, tokenizer: Tokenizer, prompt: str, max_new_tokens: int = 500, **how) -> str:
-    """The continuation of `prompt` as one string. Further arguments as in `stream_text`."""
-    return "".join(stream_text(model, tokenizer, prompt, max_new_tokens, **how))
+def longest_beginning(stops: Sequence[str], text: str) -> int:
+    """Return how many characters at the end of `text` may be the beginning of a stop string."""
+    lengths = [n for s in stops for n in range(1, len(s)) if text.endswith(s[:n])]
+    return max(lengths, default=0)

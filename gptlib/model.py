@@ -1,4 +1,12 @@
-"""The GPT: tokens and positions in, a stack of blocks, logits for the next token out."""
+"""The GPT: tokens go in, logits for the next token come out (chapter 4).
+
+>>> model = GPT(GPTConfig(vocab_size=65))
+>>> idx = torch.zeros(2, 10, dtype=torch.long)          # 2 texts of 10 tokens
+>>> model(idx).shape                                    # for each position 65 logits
+torch.Size([2, 10, 65])
+
+Shapes: B texts in a batch, T tokens in a text, C = n_embd channels.
+"""
 
 import math
 from contextlib import contextmanager
@@ -8,157 +16,213 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gptlib.attention import KVCache
 from gptlib.block import Block
 from gptlib.config import GPTConfig
-
-
-def embedding_std(config: GPTConfig) -> float:
-    """How strong the vectors of tokens and positions are at the start; see `GPT._init_weights`."""
-    return 0.3 if config.init == "scaled" and not config.tie_weights else 0.02
-
-
-class LearnedPositions(nn.Module):
-    """One learned vector for each position of the window (GPT-2)."""
-
-    def __init__(self, config: GPTConfig):
-        super().__init__()
-        self.table = nn.Embedding(config.block_size, config.n_embd)
-
-    def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
-        return x + self.table.weight[places(x, start)]
-
-
-class SinusoidalPositions(nn.Module):
-    """Fixed waves of geometrically growing length (Vaswani et al. 2017, section 3.5); nothing to learn."""
-
-    def __init__(self, config: GPTConfig):
-        super().__init__()
-        self.scale = math.sqrt(2) * embedding_std(config)      # as strong as the tokens: a wave's own std is 1/√2
-        position = torch.arange(config.block_size)[:, None]
-        frequency = 10_000.0 ** (-torch.arange(0, config.n_embd, 2) / config.n_embd)
-        waves = torch.stack([torch.sin(position * frequency), torch.cos(position * frequency)], dim=-1)   # (T, C/2, 2)
-        self.register_buffer("waves", waves.flatten(1), persistent=False)                                 # (T, C)
-
-    def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
-        return x + self.scale * self.waves[places(x, start)]
-
-
-class NoPositions(nn.Module):
-    """Nothing: the causal mask alone tells a position how much came before it (Haviv et al. 2022)."""
-
-    def __init__(self, config: GPTConfig):
-        super().__init__()
-
-    def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
-        return x
-
-
-def places(x: Tensor, start: int | Tensor) -> slice | Tensor:
-    """The rows of a table for positions `start` and after; `start` is (B,) where the rows of `x`, (B, 1, C), differ."""
-    return slice(start, start + x.shape[1]) if isinstance(start, int) else start[:, None]
-
-
-POSITIONS = {"learned": LearnedPositions, "sinusoidal": SinusoidalPositions, "none": NoPositions}
+from gptlib.data import check_ids
+from gptlib.kv_cache import KVCache
 
 
 class GPT(nn.Module):
     """A decoder-only transformer (Radford et al. 2019).
 
-    >>> model = GPT(GPTConfig(vocab_size=65))
-    >>> model(torch.zeros(2, 10, dtype=torch.long)).shape
-    torch.Size([2, 10, 65])
+    Args:
+        config: the shape of the model.
+        block: the class of the decoder blocks. It is called with `config`.
+        norm: the class of the last norm. It is called with n_embd and `bias=config.bias`.
     """
 
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: GPTConfig, block=Block, norm=nn.LayerNorm):
         super().__init__()
         self.config = config
         self.block_size = config.block_size
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         self.positions = POSITIONS[config.position](config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.final_norm = nn.LayerNorm(config.n_embd, bias=config.bias)
-        self.head = None if config.tie_weights else nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self._init_weights()
+        self.blocks = nn.ModuleList(block(config) for _ in range(config.n_layer))
+        self.final_norm = norm(config.n_embd, bias=config.bias)
+        # With tied weights the token embedding is also the matrix of the output layer.
+        self.head = None
+        if not config.tie_weights:
+            self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.init_weights()
 
-    def _init_weights(self):
-        """Small random weights; what they must achieve is that signals neither fade nor grow on their way up.
+    def forward(
+        self, idx: Tensor, cache: KVCache | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return logits for the token after each position, (B, T, vocab_size).
 
-        "scaled" gives a matrix the std 1/√fan_in, which keeps the size of what passes through it at any width, and
-        embeddings 0.3, so that they hold their own beside what the blocks add. "gpt2" gives everything 0.02, which
-        is near 1/√fan_in only in models as wide as GPT-2. In both, 2 · n_layer answers add up in the residual
-        stream, so each starts smaller by the root of that number (Radford et al. 2019, section 2.3), and what
-        predicts has 0.02: nearly equal logits, a first loss near ln V. Embeddings that are tied to it have 0.02 too.
+        Args:
+            idx: tokens, (B, T).
+            cache: holds the tokens before `idx`, and gets `idx` too. See `new_cache`.
+            mask: (B, 1, T, T), True where a token (third dimension) may attend to another one
+                (fourth dimension). It replaces the causal mask. See `gptlib.attention.document_mask`.
+
+        Raises:
+            ValueError: T is larger than block_size, an id is not in the vocabulary, the cache has
+                no room, or both a cache and a mask are given.
         """
-        scaled = self.config.init == "scaled"
+        self.check_input(idx, cache, mask)
+        x = self.token_embedding(idx)                       # (B, T, C)
+        x = self.hidden_states(x, cache, mask)              # (B, T, C)
+        return self.output_layer(x)                         # (B, T, vocab_size)
+
+    def hidden_states(
+        self, x: Tensor, cache: KVCache | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Add positions to the token vectors `x`, (B, T, C). Apply all blocks and the last norm."""
+        if cache is None:
+            positions, layer_caches = None, [None] * len(self.blocks)
+        else:
+            cache.reserve(x.shape[1])
+            positions, layer_caches, mask = cache.positions, cache.layers, cache.mask
+        x = self.positions(x, positions)
+        x = F.dropout(x, self.config.dropout, self.training)
+        for block, layer_cache in zip(self.blocks, layer_caches, strict=True):
+            x = block(x, layer_cache, mask)
+        if cache is not None:
+            cache.advance()
+        return self.final_norm(x)
+
+    def output_layer(self, x: Tensor) -> Tensor:
+        """Return the logits, (B, T, vocab_size), for the hidden states `x`, (B, T, C)."""
+        if self.head is None:
+            return F.linear(x, self.token_embedding.weight)
+        return self.head(x)
+
+    def init_weights(self) -> None:
+        """Draw the initial weights from normal distributions with these standard deviations:
+
+        | weights                    | "scaled"   | "gpt2" | reason                               |
+        |----------------------------|------------|--------|--------------------------------------|
+        | linear layers              | 1/√fan_in  | 0.02   | output about as large as the input   |
+        | embeddings                 | 0.3        | 0.02   | not small beside what blocks add     |
+        | output layer (or tied)     | 0.02       | 0.02   | nearly equal logits: loss near ln V  |
+        | `proj` layers of the parts | divided by √(2 · n_layer) | that many are added up       |
+
+        fan_in is the number of inputs of a layer. GPT-2's 0.02 is close to 1/√fan_in only in models
+        as wide as GPT-2. The last row is from Radford et al. (2019), section 2.3: in each block
+        attention and the feed-forward layer add their output to the residual stream. Biases start
+        at 0.
+        """
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=embedding_std(self.config))
             elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=module.in_features ** -0.5 if scaled else 0.02)
+                std = module.in_features ** -0.5 if self.config.init == "scaled" else 0.02
+                nn.init.normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        predicting = self.token_embedding if self.head is None else self.head
-        nn.init.normal_(predicting.weight, std=0.02)
-        for block in self.blocks:
-            for last in (block.attention.proj, block.feed_forward[2]):
-                last.weight.data /= math.sqrt(2 * self.config.n_layer)
+        output_embedding = self.token_embedding if self.head is None else self.head
+        nn.init.normal_(output_embedding.weight, std=0.02)
+        for name, parameter in self.named_parameters():
+            if name.endswith("proj.weight"):
+                parameter.data /= math.sqrt(2 * self.config.n_layer)
 
-    def forward(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Logits (B, T, vocab_size) for the token after each position of `idx`, (B, T).
+    def check_input(self, idx: Tensor, cache: KVCache | None, mask: Tensor | None) -> None:
+        check_ids(idx, self.config.vocab_size)
+        if self.block_size is not None and idx.shape[1] > self.block_size:
+            raise ValueError(
+                f"a window of {idx.shape[1]} tokens is longer than block_size={self.block_size}: "
+                f"pass the last {self.block_size}"
+            )
+        if cache is not None and mask is not None:
+            raise ValueError("give either a cache or a mask: a cache makes its own mask")
 
-        Args:
-            cache: what was read before `idx`, if anything was; gains `idx`.
-
-        Raises:
-            ValueError: a window longer than block_size, an id beyond the vocabulary, or more than one token for a cache
-                that holds some.
-        """
-        start, T = (0, idx.shape[1]) if cache is None else (cache.length, idx.shape[1])
-        held = 0 if cache is None else cache.longest
-        if T > self.block_size:
-            raise ValueError(f"a window of {T} tokens is longer than block_size={self.block_size}: pass the last {self.block_size}")
-        if held and T > 1:
-            raise ValueError(f"the cache holds {held} tokens already: give it one more at a time, not {T}")
-        if held == self.block_size:
-            raise ValueError(f"the cache is full: it holds block_size={held} tokens; begin a new one with the last of them")
-        try:
-            x = self.token_embedding(idx)                   # (B, T, C)
-        except IndexError:
-            raise ValueError(f"ids run from {idx.min()} to {idx.max()}, but the model knows 0 … {self.config.vocab_size - 1}: "
-                             "was the text encoded by another tokenizer?") from None
-        x = F.dropout(self.positions(x, start), self.config.dropout, self.training)
-        for i, block in enumerate(self.blocks):
-            x = block(x) if cache is None else block(x, cache.layers[i])       # a block of the reader's own may know no cache
-        if cache is not None:
-            cache.length = start + T
-        x = self.final_norm(x)
-        return F.linear(x, self.token_embedding.weight) if self.head is None else self.head(x)
-
-    def new_cache(self) -> KVCache:
-        """An empty cache, for `forward`; it grows with the first prompt, to this model's block_size."""
-        return KVCache(self.config.n_layer, self.block_size)
+    def new_cache(self, batch_size: int) -> KVCache:
+        """Return an empty cache for `batch_size` texts of at most block_size tokens."""
+        device = self.token_embedding.weight.device
+        return KVCache(self.config.n_layer, batch_size, self.block_size, device)
 
     def parameter_table(self) -> dict[str, int]:
-        """How many parameters each part has; a tied head has none of its own."""
-        count = lambda *modules: sum(p.numel() for module in modules for p in module.parameters())
+        """Return the number of parameters of each part. A tied head has none of its own."""
+        norms = [norm for block in self.blocks for norm in (block.norm1, block.norm2)]
         return {
-            "token embedding": count(self.token_embedding),
-            "positions": count(self.positions),
-            "attention": count(*(block.attention for block in self.blocks)),
-            "feed-forward": count(*(block.feed_forward for block in self.blocks)),
-            "norms": count(self.final_norm, *(norm for block in self.blocks for norm in (block.norm1, block.norm2))),
-            "head": count(self.head) if self.head else 0,
-            "total": count(self),
+            "token embedding": count_parameters(self.token_embedding),
+            "positions": count_parameters(self.positions),
+            "attention": count_parameters(*(block.attention for block in self.blocks)),
+            "feed-forward": count_parameters(*(block.feed_forward for block in self.blocks)),
+            "norms": count_parameters(*norms, self.final_norm),
+            "head": count_parameters(self.head) if self.head else 0,
+            "total": count_parameters(self),
         }
 
     def config_dict(self) -> dict:
+        """Return the config as a dict, ready for JSON."""
         return asdict(self.config)
+
+
+# Positions ------------------------------------------------------------------------------------------
+
+class LearnedPositions(nn.Module):
+    """One learned vector for each position (GPT-2)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.table = nn.Embedding(config.block_size, config.n_embd)
+
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Add to `x`, (B, T, C), the vectors of its `positions`, (B, T). None means 0 … T - 1."""
+        return x + self.table(position_rows(x, positions))
+
+
+class SinusoidalPositions(nn.Module):
+    """Fixed sines and cosines of different wavelengths (Vaswani et al. 2017, section 3.5)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        # A sine wave has std 1/√2. This factor gives it the std of the token embedding.
+        self.scale = math.sqrt(2) * embedding_std(config)
+        position = torch.arange(config.block_size)[:, None]                     # (T, 1)
+        frequency = 10_000.0 ** (-torch.arange(0, config.n_embd, 2) / config.n_embd)    # (C/2,)
+        angle = position * frequency                                            # (T, C/2)
+        waves = torch.stack([torch.sin(angle), torch.cos(angle)], dim=-1)       # (T, C/2, 2)
+        # A buffer moves to the GPU with the model. It need not be saved, because it is computed.
+        self.register_buffer("waves", waves.flatten(1), persistent=False)       # (T, C)
+
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Add to `x`, (B, T, C), the waves at its `positions`, (B, T). None means 0 … T - 1."""
+        return x + self.scale * self.waves[position_rows(x, positions)]
+
+
+class NoPositions(nn.Module):
+    """Add nothing. The causal mask alone gives some information on the order (Haviv et al. 2022)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        return x
+
+
+POSITIONS = {
+    "learned": LearnedPositions,
+    "sinusoidal": SinusoidalPositions,
+    "none": NoPositions,
+}
+
+
+def position_rows(x: Tensor, positions: Tensor | None) -> Tensor:
+    """Return `positions`, or 0 … T - 1 for None: the rows of a table that belong to `x`, (B, T, C)."""
+    return torch.arange(x.shape[1], device=x.device) if positions is None else positions
+
+
+def embedding_std(config: GPTConfig) -> float:
+    """Return the initial standard deviation of embeddings. See `GPT.init_weights`."""
+    return 0.3 if config.init == "scaled" and not config.tie_weights else 0.02
+
+
+# Tools ----------------------------------------------------------------------------------------------
+
+def count_parameters(*modules: nn.Module) -> int:
+    """Return the number of parameters of all `modules` together."""
+    return sum(p.numel() for module in modules for p in module.parameters())
 
 
 @contextmanager
 def evaluating(model: nn.Module):
-    """Dropout off and no gradients inside `with evaluating(model):`, whatever happens there; then as before."""
+    """Switch off dropout and gradients inside `with evaluating(model):`.
+
+    Afterwards each module gets its own mode back, also after an exception.
+    """
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -171,18 +235,22 @@ def evaluating(model: nn.Module):
 
 
 def causality_gap(model: nn.Module, idx: Tensor, position: int) -> float:
-    """How much the logits before `position` move when the token there is changed: 0 for a model that cannot see ahead.
+    """Return the largest change of any earlier logit when the token at `position` changes.
 
-    Args:
-        idx: tokens, (B, T). Each row's token at `position` is replaced by every other token that `idx` holds.
+    A model that cannot see the future gives 0. A result above 0 proves that it can. The token at
+    `position` is replaced by each token that occurs in `idx`, (B, T).
     """
     if position < 1 or len(idx.unique()) < 2:
-        raise ValueError("nothing to compare: position should be at least 1, and idx should hold two different tokens")
+        raise ValueError(
+            f"nothing to compare: position={position} should be at least 1, and idx should hold "
+            "two different tokens"
+        )
     gap = 0.0
     with evaluating(model):
         before = model(idx)[:, :position]
         for token in idx.unique():
-            edited = idx.clone()
-            edited[:, position] = token
-            gap = max(gap, (model(edited)[:, :position] - before).abs().max().item())
+            changed = idx.clone()
+            changed[:, position] = token
+            difference = model(changed)[:, :position] - before
+            gap = max(gap, difference.abs().max().item())
     return gap

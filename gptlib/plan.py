@@ -1,8 +1,12 @@
-"""What a training run needs, before it is run: parameters, arithmetic, memory, text, and time on this machine.
+"""Plan a training run: parameters, arithmetic, memory, text, and time on this machine.
 
-The counting needs no model in memory and no machine: `plan_run` works it out from the two configs. Only time is
-measured, by `calibrate`, because a machine's speed stands in no formula. Units: 1 MB is 10**6 bytes, and a FLOP is
-one addition or one multiplication.
+    plan = plan_run(GPTConfig(vocab_size=65), TrainConfig(), len(train_ids), len(val_ids))
+    print(plan.table())
+
+`plan_run` computes a plan from the two configs. It does not need the weights in memory. Only time
+is measured, by `calibrate`, because no formula contains the speed of a machine.
+
+Units: 1 MB is 10**6 bytes. A FLOP is one addition or one multiplication.
 """
 
 import tempfile
@@ -18,42 +22,46 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gptlib.checkpoint import save_checkpoint
 from gptlib.config import ConfigError, GPTConfig, TrainConfig
-from gptlib.context_rolling import RollingConfig, make_model
 from gptlib.model import GPT
 from gptlib.train import EVAL_TOKENS, evaluate, make_optimizer, train
+from gptlib.variants.build import make_model
+from gptlib.variants.config import VariantConfig
+from gptlib.variants.context_rolling import window_config
 
-FLOAT = 4                       # bytes: weights, gradients and AdamW's averages are float32 on every device
+FLOAT = 4                       # bytes; weights, gradients and AdamW's averages are float32
+INTEGER = 8                     # bytes; a token and its target are int64
 TOKENS_PER_PARAMETER = 20       # Hoffmann et al. 2022 ("Chinchilla"), table 3
-WARM_UP = 3                     # steps of a calibration that are not counted: memory is found, kernels are chosen
+# The first steps of a calibration are slow, because memory is allocated and kernels are selected.
+WARM_UP = 3
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What `calibrate` measured, in seconds."""
+    """The seconds that `calibrate` measured."""
 
     step: float                 # one training step, the median
     evaluation: float           # one pass over the whole validation split
-    checkpoint: float = 0.0     # the writing of `best` and `last`, as after an evaluation that finds a new best
+    checkpoint: float = 0.0     # writing `best` and `last`, as after an evaluation with a new best
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run needs. `print(plan.table())` shows it; without a `speed` it does not know how long."""
+    """The needs of a run. `print(plan.table())` shows them. Without a `speed` it has no times."""
 
-    parameters: dict[str, int]          # by part, and "total"
-    flops_per_token: int                # of training, forward and backward
-    memory: dict[str, int]              # bytes by part
-    peak: int                           # bytes at the fullest moment, on top of Python, PyTorch, the text and freed blocks kept
-    peak_moment: str                    # ... and which moment that is
-    tokens: int                         # that the run reads, counted each time they are read
-    epochs: float                       # times that it reads the training split
+    parameters: dict[str, int]  # by part of the model, and "total"
+    flops_per_token: int        # of training: forward and backward pass
+    memory: dict[str, int]      # bytes by part
+    peak: int                   # bytes at the fullest moment, without Python, PyTorch and the text
+    peak_moment: str            # the name of that moment
+    tokens: int                 # that the run reads; a token that is read twice counts twice
+    epochs: float               # how many times the run reads the training split
     steps: int
-    evaluations: int                    # passes over the validation split
+    evaluations: int            # passes over the validation split
     speed: Speed | None = None
 
     @property
     def flops(self) -> int:
-        """Of all training steps; evaluations are left out."""
+        """FLOP of all training steps, without evaluations."""
         return self.flops_per_token * self.tokens
 
     @property
@@ -62,164 +70,294 @@ class Plan:
 
     @property
     def chinchilla_tokens(self) -> int:
-        """Different tokens that would suit this many parameters, at about 20 each (Hoffmann et al. 2022).
+        """The number of different tokens that suits this many parameters (Hoffmann et al. 2022).
 
-        The rule asks for the lowest loss that a given amount of arithmetic can buy, fitted to models of 70 M to
-        16 B parameters, subword tokens and text read once: for characters, small models, repeated text, or a model
-        that will be used more than it is trained, it is no more than a hint.
+        The rule asks for the lowest loss that a given amount of arithmetic can reach. It was fitted
+        to models of 70 M to 16 B parameters, to subword tokens and to text that is read once. For
+        characters, for small models, for repeated text, and for a model that is used more than it
+        is trained, it is only a rough guide.
         """
         return TOKENS_PER_PARAMETER * self.parameters["total"]
 
     @property
     def seconds(self) -> float | None:
-        """Of the whole run, evaluations and the writing of checkpoints included, but not what `on_eval` does."""
-        return self.speed and self.steps * self.speed.step + self.evaluations * (self.speed.evaluation + self.speed.checkpoint)
+        """Seconds of the whole run with evaluations and checkpoints, but without `on_eval`."""
+        if self.speed is None:
+            return None
+        training = self.steps * self.speed.step
+        per_evaluation = self.speed.evaluation + self.speed.checkpoint
+        return training + self.evaluations * per_evaluation
 
     def table(self) -> str:
-        total = self.parameters["total"]
-        rows = [(f"parameters: {part}", f"{n:,}", f"{n / total:.1%}") for part, n in self.parameters.items()]
-        rows += [("training, per token", readable(self.flops_per_token, "FLOP"), "6 · matrices + 12 · layers · width · block"),
-                 ("training, in all", readable(self.flops, "FLOP"), "evaluations left out")]
-        rows += [(f"memory: {part}", readable(n, "B"), f"{n / total:.3g} bytes a parameter") for part, n in self.memory.items()]
-        rows += [("memory: peak", readable(self.peak, "B"), f"in {self.peak_moment}; Python and PyTorch come on top"),
-                 ("tokens read", readable(self.tokens), f"{self.tokens_per_parameter:.3g} a parameter"),
-                 ("epochs", f"{self.epochs:.3g}", "times the training split is read"),
-                 ("Chinchilla's rule", readable(self.chinchilla_tokens), f"different tokens, {TOKENS_PER_PARAMETER} a parameter")]
+        """Return the plan as text, a line for each quantity: name, value, remark."""
+        rows = [*self._parameter_rows(), *self._memory_rows(), *self._token_rows()]
         if self.speed:
-            rows += [("time: training", clock(self.steps * self.speed.step), f"{self.steps:,} steps of {1000 * self.speed.step:.3g} ms"),
-                     ("time: evaluation", clock(self.evaluations * self.speed.evaluation),
-                      f"{self.evaluations:,} of {self.speed.evaluation:.3g} s"),
-                     ("time: checkpoints", clock(self.evaluations * self.speed.checkpoint),
-                      f"{self.evaluations:,} of {self.speed.checkpoint:.3g} s, if each is a new best"),
-                     ("time: in all", clock(self.seconds), f"{readable(self.flops / self.steps / self.speed.step, 'FLOP/s')} in training")]
+            rows += self._time_rows()
         return "\n".join(f"{name:<28}{value:>14}   {remark}" for name, value, remark in rows)
 
+    def _parameter_rows(self) -> list[tuple[str, str, str]]:
+        total = self.parameters["total"]
+        rows = [(f"parameters: {part}", f"{n:,}", f"{n / total:.1%}")
+                for part, n in self.parameters.items()]
+        return [*rows,
+                ("training, per token", readable(self.flops_per_token, "FLOP"),
+                 "6 · matrices + 12 · layers · width · block"),
+                ("training, in all", readable(self.flops, "FLOP"), "evaluations left out")]
 
-def plan_run(config: GPTConfig, train_config: TrainConfig, train_tokens: int, val_tokens: int, speed: Speed | None = None) -> Plan:
-    """The plan of `train(make_model(config), …, config.block_size, train_config)` on splits of so many tokens."""
-    with torch.device("meta"):                                          # shapes without numbers: no memory, however big
+    def _memory_rows(self) -> list[tuple[str, str, str]]:
+        total = self.parameters["total"]
+        rows = [(f"memory: {part}", readable(n, "B"), f"{n / total:.3g} bytes a parameter")
+                for part, n in self.memory.items()]
+        remark = f"in {self.peak_moment}; Python and PyTorch come on top"
+        return [*rows, ("memory: peak", readable(self.peak, "B"), remark)]
+
+    def _token_rows(self) -> list[tuple[str, str, str]]:
+        return [("tokens read", readable(self.tokens),
+                 f"{self.tokens_per_parameter:.3g} a parameter"),
+                ("epochs", f"{self.epochs:.3g}", "times the training split is read"),
+                ("Chinchilla's rule", readable(self.chinchilla_tokens),
+                 f"different tokens, {TOKENS_PER_PARAMETER} a parameter")]
+
+    def _time_rows(self) -> list[tuple[str, str, str]]:
+        speed = self.speed
+        flops_per_second = self.flops / self.steps / speed.step
+        return [("time: training", clock(self.steps * speed.step),
+                 f"{self.steps:,} steps of {1000 * speed.step:.3g} ms"),
+                ("time: evaluation", clock(self.evaluations * speed.evaluation),
+                 f"{self.evaluations:,} of {speed.evaluation:.3g} s"),
+                ("time: checkpoints", clock(self.evaluations * speed.checkpoint),
+                 f"{self.evaluations:,} of {speed.checkpoint:.3g} s, if each is a new best"),
+                ("time: in all", clock(self.seconds),
+                 f"{readable(flops_per_second, 'FLOP/s')} in training")]
+
+
+def plan_run(config: GPTConfig, train_config: TrainConfig, train_tokens: int, val_tokens: int,
+             speed: Speed | None = None) -> Plan:
+    """Return the plan of `train(make_model(config), …, config.block_size, train_config)`.
+
+    Args:
+        train_tokens, val_tokens: the lengths of the two splits.
+        speed: from `calibrate`. Without it the plan has no times.
+    """
+    # The device "meta" gives tensors with shapes but without memory, so any size is possible.
+    with torch.device("meta"):
         model = make_model(config)
-    parameters = model.parameter_table()
-    n_weights = FLOAT * parameters["total"]
-    tokens_per_step = train_config.batch_size * config.block_size
-    memory = {
-        "weights": n_weights,
-        "gradients": n_weights,
-        "AdamW state": 2 * n_weights + FLOAT * len(list(model.parameters())),       # two averages, and a step count per tensor
-        "activations": tokens_per_step * activation_bytes(config),
-    }
-    logits = FLOAT * config.vocab_size
-    moments = {
-        "a training step": memory["activations"] + 2 * tokens_per_step * logits,    # gradients of logits and of their logarithms
-        "an evaluation": min(max(1, EVAL_TOKENS // config.block_size) * config.block_size, val_tokens) * evaluation_bytes(config),
-        "the writing of a checkpoint": n_weights + 2 * (n_weights + memory["AdamW state"]),     # a copy, and the file's bytes, twice
-    }
-    peak_moment = max(moments, key=moments.get)
-    tokens = train_config.max_steps * tokens_per_step
+    memory = memory_parts(config, train_config, model)
+    extra_bytes = peak_moments(config, train_config, memory, val_tokens)
+    peak_moment = max(extra_bytes, key=extra_bytes.get)
+    always = memory["weights"] + memory["gradients"] + memory["AdamW state"]
+    tokens = train_config.max_steps * train_config.batch_size * config.block_size
     return Plan(
-        parameters=parameters,
+        parameters=model.parameter_table(),
         flops_per_token=flops_per_token(config, model),
         memory=memory,
-        peak=sum(memory.values()) - memory["activations"] + moments[peak_moment],
+        peak=always + extra_bytes[peak_moment],
         peak_moment=peak_moment,
         tokens=tokens,
         epochs=tokens / train_tokens,
         steps=train_config.max_steps,
-        evaluations=1 + -(-train_config.max_steps // train_config.eval_interval),   # before the first step, and rounded up
+        evaluations=count_evaluations(train_config),
         speed=speed,
     )
 
 
-def _reads(config: GPTConfig) -> tuple[int, float]:
-    """How many vectors a pass through the blocks holds, and how many of them there are for each token."""
-    if isinstance(config, RollingConfig):
-        vectors = config.one_window().block_size            # a window's tokens, what it is handed and what it writes
+def count_evaluations(train_config: TrainConfig) -> int:
+    """Return the number of evaluations: one before the first step, then one each interval."""
+    return 1 + -(-train_config.max_steps // train_config.eval_interval)
+
+
+# Arithmetic ---------------------------------------------------------------------------------------
+
+
+def block_vectors(config: GPTConfig) -> tuple[int, float]:
+    """Return how many vectors one pass through the blocks reads, and how many that is per token.
+
+    A GPT reads one vector for each token. With context rolling, a pass reads one window: its
+    tokens, the context, and the memory tokens.
+    """
+    if isinstance(config, VariantConfig) and config.memory != "attention":
+        vectors = window_config(config).block_size
         return vectors, vectors / config.window
     return config.block_size, 1
 
 
 def flops_per_token(config: GPTConfig, model: GPT) -> int:
-    """Training arithmetic per token: 6N + 12·L·C·T (Kaplan et al. 2020, section 2.1; PaLM 2022, appendix B).
+    """Return the FLOP of training per token: 6N + 12·L·C·T.
 
-    Forward, a weight multiplies and adds once (2), and so do each query with T keys and each attention weight with a
-    value (2·2·C·T per layer); backward takes twice that. N counts what multiplies: the blocks' matrices and the head,
-    not tables that are looked up. Left out: norms, GELU, softmax, biases, the loss and AdamW, and that a fused kernel
-    skips the half of attention that the mask hides, but computes its weights again on the way back.
+    Sources: Kaplan et al. 2020, section 2.1; PaLM (Chowdhery et al. 2022), appendix B.
+
+    N is the number of weights in the matrices of the blocks and in the output layer. Tables are
+    looked up, not multiplied, so they do not count. In the forward pass each weight multiplies and
+    adds once (2 FLOP). The same is true for each query with T keys, and for each attention weight
+    with a value (2·2·C·T in each layer). The backward pass takes twice as much as the forward pass.
+
+    Left out are norms, GELU, softmax, biases, the loss and AdamW. A fused attention kernel skips
+    the half of the scores that the mask hides, and computes scores again in the backward pass. That
+    is left out too.
     """
-    T, vectors_per_token = _reads(config)
-    n = sum(p.numel() for p in model.blocks.parameters() if p.ndim == 2)
-    in_blocks = 6 * n + 12 * config.n_layer * config.n_embd * T
-    return round(vectors_per_token * in_blocks) + 6 * config.vocab_size * config.n_embd
+    T, vectors_per_token = block_vectors(config)
+    matrix_weights = sum(p.numel() for p in model.blocks.parameters() if p.ndim == 2)
+    matrices = 6 * matrix_weights
+    attention = 12 * config.n_layer * config.n_embd * T
+    output_layer = 6 * config.vocab_size * config.n_embd
+    return round(vectors_per_token * (matrices + attention)) + output_layer
+
+
+# Memory -------------------------------------------------------------------------------------------
+
+
+def memory_parts(config: GPTConfig, train_config: TrainConfig, model: GPT) -> dict[str, int]:
+    """Return the bytes of weights, gradients, optimizer state and activations."""
+    parameters = list(model.parameters())
+    weights = FLOAT * sum(p.numel() for p in parameters)
+    averages = 2 * weights              # AdamW: of the gradient and of its square
+    step_counts = FLOAT * len(parameters)
+    tokens_per_step = train_config.batch_size * config.block_size
+    return {
+        "weights": weights,
+        "gradients": weights,
+        "AdamW state": averages + step_counts,
+        "activations": tokens_per_step * activation_bytes(config),
+    }
+
+
+def peak_moments(config: GPTConfig, train_config: TrainConfig, memory: dict[str, int],
+                 val_tokens: int) -> dict[str, int]:
+    """Return three moments of a run that need much memory, with the bytes that each one adds.
+
+    The bytes come on top of weights, gradients and optimizer state.
+    """
+    tokens_per_step = train_config.batch_size * config.block_size
+    logits = FLOAT * config.vocab_size * tokens_per_step
+    windows = max(1, EVAL_TOKENS // config.block_size)
+    tokens_per_evaluation = min(windows * config.block_size, val_tokens)
+    weights, file = memory["weights"], memory["weights"] + memory["AdamW state"]
+    return {
+        # The gradients of the logits and of the log-probabilities.
+        "a training step": memory["activations"] + 2 * logits,
+        "an evaluation": tokens_per_evaluation * evaluation_bytes(config),
+        # A copy of the weights. The content of the file exists twice.
+        "the writing of a checkpoint": weights + 2 * file,
+    }
 
 
 def activation_bytes(config: GPTConfig) -> int:
-    """Bytes per token that the forward pass keeps for the backward pass, in float32 on a CPU.
+    """Return the bytes per token that the forward pass stores for the backward pass, on a CPU.
 
-    A block of width C keeps what its operations will need again: the inputs of two norms (2C), what the two norms
-    gave (2C, and four statistics), q, k and v (3C), attention's output (C), and the input and output of GELU (2·r·C):
-    16·C for r = 4. Fused attention keeps one number per head instead of its T weights. With dropout the CPU has no
-    fused kernel: three times T weights per head stay, and each dropout keeps its mask (C, as floats).
+    Each block stores what its operations need again. Fused attention stores one number for each
+    head. With dropout the CPU has no fused kernel, so three times T weights for each head are
+    stored. Without dropout and for mlp_ratio=4, a block of width C stores about 16·C numbers.
     """
-    C, dropout = config.n_embd, config.dropout > 0
-    T, vectors_per_token = _reads(config)
-    attention = 3 * T * config.n_head if dropout else config.n_head
-    block = (8 + 2 * config.mlp_ratio) * C + 4 + attention + 2 * C * dropout
-    ends = C * dropout + 2 * C + 2                              # the first dropout, the last norm
-    targets = FLOAT * config.vocab_size + 16                    # log-probabilities; two int64: the token and its target
-    return round(FLOAT * vectors_per_token * (config.n_layer * block + ends)) + targets
+    C, V, dropout = config.n_embd, config.vocab_size, config.dropout > 0
+    T, vectors_per_token = block_vectors(config)
+    norm_inputs = 2 * C
+    norm_outputs = 2 * C
+    norm_statistics = 4                         # mean and inverse deviation of two norms
+    queries_keys_values = 3 * C
+    attention_weights = 3 * T * config.n_head if dropout else config.n_head
+    attention_output = C
+    gelu_input_output = 2 * config.mlp_ratio * C
+    dropout_masks = 2 * C * dropout             # one float for each number
+    block = (norm_inputs + norm_outputs + norm_statistics + queries_keys_values + attention_weights
+             + attention_output + gelu_input_output + dropout_masks)
+    first_dropout = C * dropout
+    last_norm = 2 * C + 2
+    floats = vectors_per_token * (config.n_layer * block + first_dropout + last_norm)
+    log_probabilities = FLOAT * V
+    token_and_target = 2 * INTEGER
+    return round(FLOAT * floats) + log_probabilities + token_and_target
 
 
 def evaluation_bytes(config: GPTConfig) -> int:
-    """Bytes per token at the fullest moment of a pass without gradients: GELU, or the logits; no block keeps anything."""
-    C = config.n_embd
-    return FLOAT * (max((3 + 2 * config.mlp_ratio) * C, 2 * C + config.vocab_size) + config.vocab_size)
+    """Return the bytes per token at the fullest moment of an evaluation.
+
+    Without gradients no block stores anything for later. The fullest moment is either GELU in a
+    block, or the logits. The logits of the batch before are still in memory.
+    """
+    C, V = config.n_embd, config.vocab_size
+    residual_and_norm = 3 * C
+    gelu_input_output = 2 * config.mlp_ratio * C
+    at_gelu = residual_and_norm + gelu_input_output
+    final_states = 2 * C                        # before and after the last norm
+    at_logits = final_states + V
+    logits_before = V
+    return FLOAT * (max(at_gelu, at_logits) + logits_before)
 
 
-def calibrate(config: GPTConfig, train_config: TrainConfig, train_ids: Tensor, val_ids: Tensor, steps: int = 20,
-              out_dir: str | Path | None = None) -> Speed:
-    """Take `steps` real steps with `train` itself, on a model that is then thrown away, and evaluate a few batches.
+# Time ---------------------------------------------------------------------------------------------
 
-    A step is timed from the end of the optimizer's last to the end of its own, so that whatever `train` does is in it.
+
+def calibrate(config: GPTConfig, train_config: TrainConfig, train_ids: Tensor, val_ids: Tensor,
+              steps: int = 20, out_dir: str | Path | None = None) -> Speed:
+    """Measure the speed of a run: train for `steps` steps and evaluate a few batches.
+
+    `train` itself does the steps, so everything it does is measured. The model is thrown away.
 
     Args:
-        out_dir: where the run would keep its checkpoints, so that their writing is timed on that disk, in a temporary
-            folder that is removed; None for a run that writes none.
+        out_dir: the folder of the run's checkpoints, so that writing is measured on that disk. The
+            files go to a temporary folder, which is removed. None for a run without checkpoints.
+
+    Raises:
+        ConfigError: `steps` is smaller than 1.
+        KeyboardInterrupt: the calibration was interrupted.
     """
     if steps < 1:
         raise ConfigError(f"steps={steps} should be at least 1, to have something to time")
-    T, ends = config.block_size, []
-    short = replace(train_config, max_steps=WARM_UP + steps, eval_interval=WARM_UP + steps)
     with torch.random.fork_rng():
         model = make_model(config)
+    step = seconds_per_step(model, config, train_config, train_ids, val_ids, steps)
+    evaluation = seconds_per_evaluation(model, val_ids, config.block_size)
+    checkpoint = seconds_per_checkpoint(model, train_config, out_dir) if out_dir else 0.0
+    return Speed(step, evaluation, checkpoint)
+
+
+def seconds_per_step(model: GPT, config: GPTConfig, train_config: TrainConfig, train_ids: Tensor,
+                     val_ids: Tensor, steps: int) -> float:
+    """Return the median time from the end of one optimizer step to the end of the next."""
+    T, n_steps = config.block_size, WARM_UP + steps
+    short = replace(train_config, max_steps=n_steps, eval_interval=n_steps)
+    ends = []
     hook = register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
     try:
-        if train(model, train_ids, val_ids[:T + 1], T, short, progress=False).interrupted:
-            raise KeyboardInterrupt
+        result = train(model, train_ids, val_ids[:T + 1], T, short, progress=False)
     finally:
         hook.remove()
-    batch = max(1, EVAL_TOKENS // T) * T
-    few = val_ids[:2 * batch + 1]
-    evaluate(model, val_ids[:batch + 1], T)                             # warm-up
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return float(np.median(np.diff(ends)[WARM_UP - 1:]))
+
+
+def seconds_per_evaluation(model: GPT, val_ids: Tensor, block_size: int) -> float:
+    """Return the time of one pass over the validation split, measured on its first two batches."""
+    batch = max(1, EVAL_TOKENS // block_size) * block_size
+    first_ids = val_ids[:2 * batch + 1]
+    # The first pass is slower, so it is not measured.
+    evaluate(model, val_ids[:batch + 1], block_size)
     start = time.perf_counter()
-    evaluate(model, few, T)
-    evaluation = (time.perf_counter() - start) * (len(val_ids) - 1) / (len(few) - 1)
-    return Speed(step=float(np.median(np.diff(ends)[WARM_UP - 1:])), evaluation=evaluation,
-                 checkpoint=_seconds_to_write(model, train_config, out_dir) if out_dir else 0.0)
+    evaluate(model, first_ids, block_size)
+    seconds = time.perf_counter() - start
+    return seconds * (len(val_ids) - 1) / (len(first_ids) - 1)
 
 
-def _seconds_to_write(model: GPT, train_config: TrainConfig, out_dir: str | Path) -> float:
+def seconds_per_checkpoint(model: GPT, train_config: TrainConfig, out_dir: str | Path) -> float:
+    """Return the time to write `best` and `last` on the disk of `out_dir`."""
     optimizer = make_optimizer(model, train_config)
-    optimizer.step()                                                    # with the last gradients: it needs a state to write
-    near = next(d for d in (Path(out_dir).resolve(), *Path(out_dir).resolve().parents) if d.is_dir())
-    with tempfile.TemporaryDirectory(dir=near, ignore_cleanup_errors=True) as folder:
+    # The gradients of the last step are still there. A step gives the optimizer a state to write.
+    optimizer.step()
+    out_dir = Path(out_dir).resolve()
+    existing = next(folder for folder in (out_dir, *out_dir.parents) if folder.is_dir())
+    with tempfile.TemporaryDirectory(dir=existing, ignore_cleanup_errors=True) as folder:
         start = time.perf_counter()
         save_checkpoint(Path(folder) / "best.safetensors", model)
         save_checkpoint(Path(folder) / "last.safetensors", model, optimizer=optimizer)
         return time.perf_counter() - start
 
 
+# Numbers as text ----------------------------------------------------------------------------------
+
+
 def readable(number: float, unit: str = "") -> str:
-    """Three digits and a prefix in powers of 1000.
+    """Return a number with three digits and a prefix for a power of 1000.
 
     >>> readable(81_920_000, "B")
     '81.9 MB'
@@ -232,5 +370,7 @@ def readable(number: float, unit: str = "") -> str:
 
 
 def clock(seconds: float) -> str:
-    """Seconds while they are few, then days, hours, minutes and seconds."""
-    return f"{seconds:.3g} s" if seconds < 100 else str(timedelta(seconds=round(seconds)))
+    """Return a duration: in seconds below 100 s, otherwise as days, hours, minutes and seconds."""
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    return str(timedelta(seconds=round(seconds)))

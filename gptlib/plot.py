@@ -1,4 +1,14 @@
-"""The course's pictures: colours that colour-blind readers can tell apart, labelled axes, a text for screen readers."""
+"""The pictures of the course.
+
+Their colours can be told apart by colour-blind readers, their axes have labels with units, and
+`show` adds a text for screen readers. A picture takes three steps:
+
+    figure, axes = new_figure()
+    plot_loss(axes, result.history, vocab_size=65)
+    show(figure, "The validation loss falls from 4.2 to 1.9")
+
+`new_figure`, `mark_level` and `show` serve every picture. Each `plot_…` draws one kind of data.
+"""
 
 import io
 import math
@@ -11,57 +21,111 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
-# Okabe & Ito (2008), the dark ones first; the yellow is too faint for lines on white
-BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666"
-SIGNS = {" ": "␣", "\n": "⏎", "\t": "⇥", "$": r"\$"}
-_FONT = get_font(findfont("DejaVu Sans"))            # matplotlib's own; what it cannot draw is named by its code point
+# The colours of Okabe and Ito (2008), without their yellow, which is too faint for lines on white.
+BLUE = "#0072B2"
+ORANGE = "#E69F00"
+GREEN = "#009E73"
+PINK = "#CC79A7"
+SKY = "#56B4E9"
+RED = "#D55E00"
+GREY = "#666666"
 COLORS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY)
 
+# Signs for characters that are invisible on an axis. matplotlib reads a bare "$" as mathematics.
+SIGNS = {" ": "␣", "\n": "⏎", "\t": "⇥", "$": r"\$"}
 
-def new_figure(columns: int = 1, rows: int = 1, width: float = 7.0, height: float = 3.6, **how) -> tuple[Figure, Axes]:
-    """A figure and its axes, in the course's style, kept out of pyplot's own display: end with `show`."""
-    with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False, "axes.prop_cycle": plt.cycler(color=COLORS)}):
-        figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **how)
+# matplotlib's default font. A character that it cannot draw is shown as its code point.
+_FONT = get_font(findfont("DejaVu Sans"))
+
+
+def new_figure(
+    columns: int = 1, rows: int = 1, width: float = 7.0, height: float = 3.6, **subplots_options
+) -> tuple[Figure, Axes]:
+    """Return a figure and its axes in the course's style.
+
+    pyplot does not display this figure by itself: call `show` at the end.
+
+    Args:
+        width, height: of the whole figure, in inches.
+        subplots_options: more arguments of `plt.subplots`, such as sharey=True.
+
+    Returns:
+        the figure, and one Axes or an array of them, as `plt.subplots` returns it.
+    """
+    style = {
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.prop_cycle": plt.cycler(color=COLORS),
+    }
+    with plt.rc_context(style):
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(width, height), layout="constrained", **subplots_options
+        )
     plt.close(figure)
     return figure, axes
 
 
 def show(figure: Figure, alt: str) -> None:
-    """Display `figure` as a PNG that carries the text `alt` for whoever cannot see it."""
+    """Display `figure` as a PNG. Screen readers read the text `alt` in its place."""
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=110, facecolor="white")
     display(Image(png.getvalue(), alt=alt))
 
 
-def plot_loss(axes: Axes, history: list[dict], vocab_size: int, bigram_loss: float | None = None, label: str = "",
-              color: str = BLUE) -> None:
-    """Validation loss (and, dotted, train loss) against steps, below the lines that any model should cross."""
+def mark_level(axes: Axes, level: float, name: str) -> None:
+    """Draw a dashed horizontal line, with its name above its right end."""
+    axes.axhline(level, color=GREY, linestyle="--", linewidth=1)
+    axes.annotate(
+        name, (1, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
+        textcoords="offset points", ha="right", color=GREY, fontsize=9,
+    )
+
+
+def mark_baselines(axes: Axes, vocab_size: int, bigram_loss: float | None = None) -> None:
+    """Draw a line at ln V, the loss of uniform guessing, and one at the bigram's loss."""
+    guessing_loss = math.log(vocab_size)
+    mark_level(axes, guessing_loss, f"guessing: ln {vocab_size} = {guessing_loss:.3f}")
+    if bigram_loss is not None:
+        mark_level(axes, bigram_loss, f"bigram = {bigram_loss:.3f}")
+
+
+def plot_loss(
+    axes: Axes, history: list[dict], vocab_size: int, bigram_loss: float | None = None,
+    label: str = "", color: str = BLUE,
+) -> None:
+    """Plot the validation loss (solid) and the training loss (dotted) against training steps.
+
+    Args:
+        history: rows with "step", "val_loss" and "train_loss", as `train` returns them.
+        vocab_size, bigram_loss: for the lines of `mark_baselines`.
+        label: the model's name in the legend.
+    """
     steps = [row["step"] for row in history]
-    axes.plot(steps, [row["val_loss"] for row in history], "o-", color=color, markersize=4, label=f"{label} validation".strip())
-    axes.plot(steps, [row["train_loss"] for row in history], ":", color=color, label=f"{label} training, last batches".strip())
+    val_losses = [row["val_loss"] for row in history]
+    train_losses = [row["train_loss"] for row in history]
+    val_label = f"{label} validation".strip()
+    train_label = f"{label} training, last batches".strip()
+    axes.plot(steps, val_losses, "o-", color=color, markersize=4, label=val_label)
+    axes.plot(steps, train_losses, ":", color=color, label=train_label)
     mark_baselines(axes, vocab_size, bigram_loss)
     axes.set(xlabel="training step", ylabel="loss (nats per token)")
     axes.legend(frameon=False)
 
 
-def mark_baselines(axes: Axes, vocab_size: int, bigram_loss: float | None = None) -> None:
-    """Horizontal lines at ln V, the loss of guessing, and at the bigram's loss."""
-    mark_level(axes, math.log(vocab_size), f"guessing: ln {vocab_size} = {math.log(vocab_size):.3f}")
-    if bigram_loss is not None:
-        mark_level(axes, bigram_loss, f"bigram = {bigram_loss:.3f}")
+def plot_matrix(
+    axes: Axes, matrix, row_labels: Sequence[str], column_labels: Sequence[str],
+    xlabel: str, ylabel: str, colorbar: str = "", cmap: str = "Blues", **imshow_options,
+) -> None:
+    """Draw a matrix as shades of one colour, with a name for each row and column.
 
-
-def mark_level(axes: Axes, level: float, name: str) -> None:
-    """A horizontal line with its name above its right end."""
-    axes.axhline(level, color=GREY, linestyle="--", linewidth=1)
-    axes.annotate(name, (1, level), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
-                  ha="right", color=GREY, fontsize=9)
-
-
-def plot_matrix(axes: Axes, matrix, row_labels: Sequence[str], column_labels: Sequence[str], xlabel: str, ylabel: str,
-                colorbar: str = "", **how) -> None:
-    """A matrix as shades of one colour, with a name for each row and column."""
-    image = axes.imshow(np.asarray(matrix), cmap=how.pop("cmap", "Blues"), aspect="auto", interpolation="nearest", **how)
+    Args:
+        matrix: numbers, (rows, columns).
+        colorbar: what the numbers are, with their unit.
+        imshow_options: more arguments of `axes.imshow`, such as vmax=1.
+    """
+    image = axes.imshow(
+        np.asarray(matrix), cmap=cmap, aspect="auto", interpolation="nearest", **imshow_options
+    )
     axes.set_xticks(range(len(column_labels)), column_labels, fontsize=8)
     axes.set_yticks(range(len(row_labels)), row_labels, fontsize=8)
     axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -69,45 +133,75 @@ def plot_matrix(axes: Axes, matrix, row_labels: Sequence[str], column_labels: Se
     axes.figure.colorbar(image, ax=axes, label=colorbar, shrink=0.9)
 
 
-def plot_distribution(axes: Axes, probabilities, labels: Sequence[str], title: str = "", most: int = 15, color: str = BLUE) -> None:
-    """The `most` likeliest tokens as bars, each with its probability in per cent."""
+def plot_distribution(
+    axes: Axes, probabilities, labels: Sequence[str], title: str = "", most: int = 15,
+    color: str = BLUE,
+) -> None:
+    """Draw the `most` likeliest tokens as bars, each with its probability in per cent.
+
+    Args:
+        probabilities: one number for each token, (V,).
+        labels: the tokens as text, (V,).
+    """
     probabilities = np.asarray(probabilities)
     order = np.argsort(-probabilities, kind="stable")[:most]
-    bars = axes.bar(range(len(order)), probabilities[order], color=color)       # by place: two tokens may look the same
+    # Bars stand at numbers, not at labels, since two tokens may have the same label.
+    bars = axes.bar(range(len(order)), probabilities[order], color=color)
     axes.set_xticks(range(len(order)), [visible(labels[i]) for i in order])
-    axes.bar_label(bars, [f"{p:.0%}" if p >= 0.005 else "" for p in probabilities[order]], fontsize=7)
-    axes.set(xlabel="next token", ylabel="probability", title=title, ylim=(0, 1.08 * max(probabilities.max(), 0.01)))
+    percentages = [f"{p:.0%}" if p >= 0.005 else "" for p in probabilities[order]]
+    axes.bar_label(bars, percentages, fontsize=7)
+    axes.set(xlabel="next token", ylabel="probability", title=title)
+    axes.set_ylim(0, 1.08 * max(probabilities.max(), 0.01))
 
 
 def visible(token: str) -> str:
-    """A token as it can be shown on an axis: blanks and line ends become signs, a dollar sign is no mathematics."""
+    """Return a token as an axis can show it.
+
+    A space, a line end, a tab and "$" become SIGNS. A character that the font cannot draw becomes
+    its code point, such as U+000D.
+    """
     if token in SIGNS:
         return SIGNS[token]
-    return "".join(c if c.isprintable() and _FONT.get_char_index(ord(c)) else f"U+{ord(c):04X}" for c in token)
+    return "".join(c if _can_be_drawn(c) else f"U+{ord(c):04X}" for c in token)
+
+
+def _can_be_drawn(character: str) -> bool:
+    return character.isprintable() and bool(_FONT.get_char_index(ord(character)))
 
 
 def plot_memory(axes: Axes, parts: dict[str, float], peak: float) -> None:
-    """A plan's memory, in megabytes (10**6 bytes): a bar for each part, and one for the fullest moment."""
-    bars = axes.barh([*parts, "peak"], [n / 1e6 for n in (*parts.values(), peak)], color=[BLUE] * len(parts) + [GREY])
+    """Draw the memory of a plan in megabytes (10**6 bytes): a bar for each part and for the peak.
+
+    Args:
+        parts: bytes of each part, by name.
+        peak: bytes at the moment that needs most memory.
+    """
+    names = [*parts, "peak"]
+    megabytes = [n / 1e6 for n in (*parts.values(), peak)]
+    bars = axes.barh(names, megabytes, color=[BLUE] * len(parts) + [GREY])
     bars[-1].set_hatch("//")
-    axes.bar_label(bars, [f"{n / 1e6:,.3g}" for n in (*parts.values(), peak)], padding=3)
+    axes.bar_label(bars, [f"{n:,.3g}" for n in megabytes], padding=3)
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.set(xlabel="memory (MB)")
 
 
 def plot_gap(axes: Axes, gaps: dict[str, dict[str, float]]) -> None:
-    """Distance to the floor: for each kind of dependency a bar a model, its excess in nats per play (`floor.gap_by_kind`).
+    """Draw each model's excess over the floor, a bar for each kind of character.
 
     Args:
-        gaps: {model: {kind: nats}}. The axis is linear up to 1 nat and logarithmic beyond.
+        gaps: for each model the result of `gap_by_kind` (corpora/floor.py): {kind: nats per play}.
+            The axis is linear up to 1 nat and logarithmic above it.
     """
     kinds = list(dict.fromkeys(kind for gap in gaps.values() for kind in gap))
     height = 0.8 / len(gaps)
     for i, (model, gap) in enumerate(gaps.items()):
-        places = np.arange(len(kinds)) + (i - (len(gaps) - 1) / 2) * height
-        axes.barh(places, [gap.get(kind, 0.0) for kind in kinds], height, color=COLORS[i % len(COLORS)],
-                  label=f"{model}: {sum(gap.values()):,.1f} in all")
+        # The bars of all models for one kind stand side by side around the kind's tick.
+        centers = np.arange(len(kinds)) + (i - (len(gaps) - 1) / 2) * height
+        axes.barh(
+            centers, [gap.get(kind, 0.0) for kind in kinds], height,
+            color=COLORS[i % len(COLORS)], label=f"{model}: {sum(gap.values()):,.1f} in all",
+        )
     axes.set_yticks(range(len(kinds)), kinds)
     axes.invert_yaxis()
     axes.axvline(0, color=GREY, linewidth=1)

@@ -1,55 +1,111 @@
-"""What lets a run stop and go on: the same identity, the whole state, and no step cut in two."""
+"""Stop a training run and continue it later, as if it had never stopped."""
 
 import hashlib
 import signal
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from gptlib.checkpoint import load_checkpoint, read_header
+from gptlib.checkpoint import CheckpointError, load_optimizer, load_weights, read_header
 from gptlib.config import ConfigError, TrainConfig
 from gptlib.tokenizer import Tokenizer, fingerprint
 
 
 class Interrupt:
-    """`with Interrupt() as interrupt:` turns the first Ctrl-C into `interrupt.asked`, so that no step is cut in two."""
+    """`with Interrupt() as interrupt:` turns the first Ctrl-C into `interrupt.requested = True`.
 
-    asked = False
+    The loop inside can then complete its step. A second Ctrl-C interrupts at once, as usual.
+    """
 
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():       # signals are heard there alone
-            self.before = signal.signal(signal.SIGINT, self._ask)
+    def __init__(self):
+        self.requested = False
+        self.previous_handler = None
+
+    def __enter__(self) -> "Interrupt":
+        # Python allows signal handlers in the main thread only.
+        if threading.current_thread() is threading.main_thread():
+            self.previous_handler = signal.signal(signal.SIGINT, self.request)
         return self
 
-    def _ask(self, number, frame):
-        self.asked = True
-        signal.signal(signal.SIGINT, self.before)                       # a second one is not kept waiting
+    def request(self, number, frame) -> None:
+        self.requested = True
+        signal.signal(signal.SIGINT, self.previous_handler)
 
-    def __exit__(self, *error):
-        if hasattr(self, "before"):
-            signal.signal(signal.SIGINT, self.before)
+    def __exit__(self, *error) -> None:
+        if self.previous_handler is not None:
+            signal.signal(signal.SIGINT, self.previous_handler)
 
 
-def identity(model: nn.Module, train_ids: Tensor, val_ids: Tensor, block_size: int, config: TrainConfig,
-             tokenizer: Tokenizer | None) -> dict:
-    """What must be the same for a run to be resumed, by name; not where it runs."""
-    digest = lambda ids: hashlib.sha256(ids.cpu().numpy().tobytes()).hexdigest()[:16]
+def identity(
+    model: nn.Module,
+    train_ids: Tensor | Callable,
+    val_ids: Tensor | Sequence,
+    block_size: int,
+    config: TrainConfig,
+    tokenizer: Tokenizer | None,
+) -> dict:
+    """Return everything that must be the same when a run is resumed, by name.
+
+    The device is not part of it: a run may continue on another machine.
+    """
     shape = model.config_dict() if hasattr(model, "config_dict") else {"model": repr(model)}
-    recipe = {name: value for name, value in asdict(config).items() if name not in ("device", "compile")}
-    return {**shape, **recipe, "block_size": block_size, "tokenizer": fingerprint(tokenizer) if tokenizer else None,
-            "training split": digest(train_ids), "validation split": digest(val_ids)}
+    recipe = asdict(config)
+    for name in ("device", "compile"):
+        del recipe[name]
+    if isinstance(train_ids, Tensor):
+        train_digest = digest([train_ids])
+    else:
+        train_digest = digest(train_ids(0))             # a function: the batch of step 0
+    if isinstance(val_ids, Tensor):
+        val_digest = digest([val_ids])
+    else:
+        val_digest = digest([part for batch in val_ids for part in batch])
+    return {
+        **shape,
+        **recipe,
+        "block_size": block_size,
+        "tokenizer": fingerprint(tokenizer) if tokenizer else None,
+        "training split": train_digest,
+        "validation split": val_digest,
+    }
 
 
-def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, run: dict) -> dict:
-    """Fill model and optimizer from the checkpoint of the same run, and return what else it knew."""
-    before = read_header(path)["about"]["run"]
-    differing = [f"{name} was {before.get(name)!r} and is now {run.get(name)!r}" for name in {**before, **run}
-                 if before.get(name) != run.get(name)]
-    if differing:
-        raise ConfigError(f"{path} cannot be resumed: {'; '.join(differing)}. Take another out_dir, or resume='never' to start over")
-    saved = load_checkpoint(path, model)
-    optimizer.load_state_dict({"state": saved.optimizer, "param_groups": optimizer.state_dict()["param_groups"]})
-    return saved.about
+def digest(tensors: Sequence[Tensor]) -> str:
+    """Return 16 hexadecimal digits of the sha256 of the numbers in `tensors`."""
+    content = hashlib.sha256()
+    for tensor in tensors:
+        content.update(tensor.cpu().numpy().tobytes())
+    return content.hexdigest()[:16]
+
+
+def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict) -> dict:
+    """Fill model and optimizer from a checkpoint of the same run. Return what else it holds.
+
+    Raises:
+        ConfigError: the checkpoint belongs to a run with another identity. Nothing is changed.
+        CheckpointError: the checkpoint is damaged, or `train` did not save it to be resumed.
+    """
+    about = read_header(path)["about"]
+    if "run" not in about:
+        raise CheckpointError(
+            f"{path} was not saved by train(), so no run can be resumed from it. Take another "
+            "out_dir, or resume='never' to start over"
+        )
+    saved = about["run"]
+    different = [
+        f"{name} was {saved.get(name)!r} and is now {identity.get(name)!r}"
+        for name in {**saved, **identity}
+        if saved.get(name) != identity.get(name)
+    ]
+    if different:
+        raise ConfigError(
+            f"{path} cannot be resumed: {'; '.join(different)}. Take another out_dir, or "
+            "resume='never' to start over"
+        )
+    load_optimizer(path, optimizer)
+    load_weights(path, model)
+    return about

@@ -1,10 +1,13 @@
-"""Tokenizers: text to integers and back. This file knows characters; `bpe.py` learns longer pieces.
+"""Tokenizers turn text into integers, and integers back into text (chapter 1).
 
 >>> tokenizer = CharTokenizer.from_text("to be or not to be")
 >>> tokenizer.encode("bet")
 [1, 2, 6]
 >>> tokenizer.decode([1, 2, 6])
 'bet'
+
+A token is a piece of text, and its id is an integer. In this file the tokens are single characters,
+and a few special tokens. `gptlib.bpe` has longer tokens.
 """
 
 import hashlib
@@ -12,57 +15,63 @@ import json
 import re
 import string
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
-from gptlib.bpe import BPETokenizer, TokenizerError, checked_ids
-from gptlib.config import did_you_mean
+
+class TokenizerError(ValueError):
+    """A text cannot be encoded, an id cannot be decoded, or a file holds no tokenizer."""
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What the rest of the library asks of a tokenizer; `decode(encode(text)) == text` wherever nothing is lost."""
+    """The methods that the rest of the library needs from a tokenizer."""
 
     vocab_size: int
 
     def encode(self, text: str) -> list[int]: ...
+
     def decode(self, ids: Iterable[int]) -> str: ...
-    def token_bytes(self, token: int) -> bytes: ...     # one token's utf-8 bytes, perhaps half a character
-    def to_dict(self) -> dict: ...                      # everything needed to build it again, ready for JSON
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the utf-8 bytes of one token. They may be only a part of a character."""
+
+    def to_dict(self) -> dict:
+        """Return everything that is needed to build the tokenizer again, ready for JSON."""
 
 
 class CharTokenizer:
-    """One token a character. Ids follow the characters' code points, so the same alphabet gives the same ids."""
+    """Every character is one token. Ids follow the order of the characters' code points."""
 
     def __init__(self, alphabet: Iterable[str]):
         self.alphabet = "".join(sorted(set(alphabet)))
         if not self.alphabet:
             raise TokenizerError("the alphabet is empty: give at least one character")
         self.vocab_size = len(self.alphabet)
-        self._ids = {character: i for i, character in enumerate(self.alphabet)}
+        self.ids = {character: i for i, character in enumerate(self.alphabet)}
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """The tokenizer whose alphabet is every character of `text`."""
+        """Return the tokenizer whose alphabet is the set of all characters in `text`."""
         return cls(text)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the characters of `text`.
+        """Return the ids of the characters of `text`.
 
         Raises:
-            TokenizerError: a character outside the alphabet, named with its position.
+            TokenizerError: a character is not in the alphabet. The message gives its position.
         """
         try:
-            return [self._ids[character] for character in text]
+            return [self.ids[character] for character in text]
         except KeyError:
-            position = next(i for i, character in enumerate(text) if character not in self._ids)
-            character = text[position]
-            raise TokenizerError(
-                f"character {character!r} (U+{ord(character):04X}) at position {position} is not among the "
-                f"{self.vocab_size} characters this tokenizer knows; known are {_shown(self.alphabet)}") from None
+            position = next(i for i, character in enumerate(text) if character not in self.ids)
+        character = text[position]
+        raise TokenizerError(
+            f"character {character!r} (U+{ord(character):04X}) at position {position} is not among "
+            f"the {self.vocab_size} characters that this tokenizer knows: {shorten(self.alphabet)}"
+        )
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, which may be a list or a 1-D tensor of integers from 0 to vocab_size - 1."""
+        """Return the text of `ids`: a list or a 1-D tensor of integers below `vocab_size`."""
         return "".join(self.alphabet[i] for i in checked_ids(ids, self.vocab_size))
 
     def token_bytes(self, token: int) -> bytes:
@@ -77,45 +86,63 @@ class CharTokenizer:
 
 
 class LowercaseTokenizer:
-    """PicoGPT's alphabet: printable ASCII without capitals, a token for the unknown, and seven special tokens.
+    """The alphabet of PicoGPT: the characters of `string.printable` without capitals, and special tokens.
 
-    Id 0 is `<?>`, ids 1 to 74 are the characters in the order of `string.printable`, then come `SPECIAL`;
-    the ids from there to `vocab_size` are spare. Text is lower-cased, and any other character becomes `<?>`,
-    which is also how `<?>` and the spare ids are decoded.
+    Id 0 is `<?>`, the unknown character. Ids 1 to 74 are the characters in the order of
+    `string.printable`. The special tokens follow. The remaining ids are not used.
+    `encode` changes the text to lower case. A character without an id then becomes `<?>`.
 
     >>> tokenizer = LowercaseTokenizer()
     >>> tokenizer.decode(tokenizer.encode("To be, or ∞?"))
     'to be, or <?>?'
-    >>> len(tokenizer.encode("<Q>who?</Q>")), len(tokenizer.encode("<Q>who?</Q>", allowed_special=["<Q>", "</Q>"]))
-    (11, 6)
+    >>> len(tokenizer.encode("<Q>who?</Q>"))
+    11
+    >>> len(tokenizer.encode("<Q>who?</Q>", allowed_special=["<Q>", "</Q>"]))
+    6
     """
 
     UNKNOWN = "<?>"
-    SPECIAL = ("<P>", "<S>", "</S>", "<Q>", "</Q>", "<A>", "</A>")     # padding; system, question, answer: begin, end
+    # Padding, then the begin and the end of a system text, of a question and of an answer.
+    SPECIAL = ("<P>", "<S>", "</S>", "<Q>", "</Q>", "<A>", "</A>")
 
     def __init__(self, vocab_size: int = 88):
         characters = [c for c in string.printable if c not in string.ascii_uppercase]
-        named = [self.UNKNOWN, *characters, *self.SPECIAL]
-        if vocab_size < len(named):
-            raise TokenizerError(f"vocab_size={vocab_size} should be at least {len(named)}, one for each token")
+        tokens = [self.UNKNOWN, *characters, *self.SPECIAL]
+        if vocab_size < len(tokens):
+            raise TokenizerError(
+                f"vocab_size={vocab_size} should be at least {len(tokens)}, one for each token"
+            )
         self.vocab_size = vocab_size
-        self._tokens = named + [self.UNKNOWN] * (vocab_size - len(named))
-        self._ids = {token: i for i, token in enumerate(named)}
+        self.ids = {token: i for i, token in enumerate(tokens)}
+        self.tokens = tokens + [self.UNKNOWN] * (vocab_size - len(tokens))
 
     def encode(self, text: str, allowed_special: Iterable[str] = ()) -> list[int]:
-        """Ids of `text`. A special token's name is ordinary text unless it stands in `allowed_special`."""
+        """Return the ids of `text`.
+
+        Args:
+            allowed_special: the special tokens that `text` may contain. A special token that is
+                not listed is encoded character by character.
+        """
         allowed = tuple(allowed_special)
         for name in allowed:
             if name not in self.SPECIAL:
-                raise TokenizerError(f"{name!r} is no special token; known are {', '.join(self.SPECIAL)}")
-        pieces = re.split("(" + "|".join(map(re.escape, allowed)) + ")", text) if allowed else [text]
+                raise TokenizerError(
+                    f"{name!r} is not a special token; they are {', '.join(self.SPECIAL)}"
+                )
+        pattern = "(" + "|".join(map(re.escape, allowed)) + ")"
+        # With parentheses in the pattern, re.split also returns what it split at.
+        pieces = re.split(pattern, text) if allowed else [text]
         ids = []
         for piece in pieces:
-            ids += [self._ids[piece]] if piece in allowed else [self._ids.get(c, 0) for c in piece.lower()]
+            if piece in allowed:
+                ids.append(self.ids[piece])
+            else:
+                ids += [self.ids.get(character, 0) for character in piece.lower()]
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        return "".join(self._tokens[i] for i in checked_ids(ids, self.vocab_size))
+        """Return the text of `ids`. Unused ids become `<?>`."""
+        return "".join(self.tokens[i] for i in checked_ids(ids, self.vocab_size))
 
     def token_bytes(self, token: int) -> bytes:
         return self.decode([token]).encode("utf-8")
@@ -128,46 +155,30 @@ class LowercaseTokenizer:
         return cls(saved["vocab_size"])
 
 
-TOKENIZERS = {"CharTokenizer": CharTokenizer, "LowercaseTokenizer": LowercaseTokenizer, "BPETokenizer": BPETokenizer}
-
-
-def make_tokenizer(name: str, text: str, vocab_size: int = 512, val_fraction: float = 0.1) -> Tokenizer:
-    """The tokenizer for a run on `text`: "char", "lowercase" or "bpe".
-
-    Args:
-        vocab_size: of "bpe"; the other two have the size that their characters give.
-        val_fraction: the end of `text` that "bpe" does not learn from, as `gptlib.data.split` cuts it, so that
-            nothing of the validation split is in its merges. An alphabet is that of the whole text.
-    """
-    if name == "char":
-        return CharTokenizer.from_text(text)
-    if name == "lowercase":
-        return LowercaseTokenizer()
-    if name == "bpe":
-        return BPETokenizer.train(text[:int(len(text) * (1 - val_fraction))], vocab_size)
-    raise TokenizerError(f"unknown tokenizer {name!r}{did_you_mean(name, ('char', 'lowercase', 'bpe'))}")
-
-
 def fingerprint(tokenizer: Tokenizer) -> str:
-    """16 hexadecimal digits that two tokenizers share only if they give every text the same ids (sha256)."""
-    return hashlib.sha256(json.dumps(tokenizer.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+    """Return 16 hexadecimal digits of the tokenizer's sha256.
+
+    Tokenizers with the same fingerprint give every text the same ids.
+    """
+    content = json.dumps(tokenizer.to_dict(), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def save_tokenizer(tokenizer: Tokenizer, path: str | Path) -> None:
-    """Write `tokenizer` as readable JSON."""
-    Path(path).write_text(json.dumps(tokenizer.to_dict(), ensure_ascii=False, indent=1), encoding="utf-8")
+def checked_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
+    """Return `ids` (a list or a 1-D tensor) as a list of integers.
+
+    Raises:
+        TokenizerError: an id is not in the range 0 … vocab_size - 1.
+    """
+    ids = [int(i) for i in ids]
+    for i in ids:
+        if not 0 <= i < vocab_size:
+            raise TokenizerError(
+                f"id {i} is not in the range 0 … {vocab_size - 1} of this tokenizer"
+            )
+    return ids
 
 
-def load_tokenizer(saved: str | Path | dict) -> Tokenizer:
-    """The tokenizer that `save_tokenizer` wrote to a path, or that `to_dict` gave."""
-    try:
-        if not isinstance(saved, dict):
-            saved = json.loads(Path(saved).read_text(encoding="utf-8"))
-        return TOKENIZERS[saved["class"]].from_dict(saved)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise TokenizerError(f"{_shown(str(saved))} holds no tokenizer of this library ({error!r}); "
-                             f"known are {', '.join(TOKENIZERS)}") from None
-
-
-def _shown(text: str, most: int = 80) -> str:
-    return repr(text if len(text) <= most else text[:most] + "…")
+def shorten(text: str, length: int = 80) -> str:
+    """Return `text` in quotation marks, cut after `length` characters."""
+    return repr(text if len(text) <= length else text[:length] + "…")

@@ -1,23 +1,34 @@
+"""Checkpoints: what is saved, what is read back, and what is refused."""
+
 import errno
 import json
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from gptlib import Bigram, CharTokenizer, LowercaseTokenizer, load_checkpoint, save_checkpoint
-from gptlib.checkpoint import CheckpointError
+from gptlib import Bigram, CharTokenizer, LowercaseTokenizer, evaluate, load_model, save_checkpoint
+from gptlib.checkpoint import (
+    CheckpointError,
+    load_optimizer,
+    load_weights,
+    read_header,
+)
+
+EARLIER = Path(__file__).parent / "earlier_checkpoints"
 
 
-class Tied(nn.Module):
-    """A model of another library, with one matrix under two names."""
+class TiedModel(nn.Module):
+    """A model that is not from this library, with one matrix under two names."""
 
     def __init__(self):
         super().__init__()
-        self.embedding, self.head = nn.Embedding(5, 3), nn.Linear(3, 5, bias=False)
+        self.embedding = nn.Embedding(5, 3)
+        self.head = nn.Linear(3, 5, bias=False)
         self.head.weight = self.embedding.weight
 
     def forward(self, idx):
@@ -25,148 +36,301 @@ class Tied(nn.Module):
 
 
 @pytest.fixture
-def saved(tiny, tmp_path):
-    save_checkpoint(tmp_path / "best.safetensors", tiny(), CharTokenizer("abcdefghijk"), step=7)
-    return tmp_path / "best.safetensors"
+def path(tiny, tmp_path):
+    """Return the path of a checkpoint of a small GPT."""
+    path = tmp_path / "best.safetensors"
+    save_checkpoint(path, tiny(), CharTokenizer("abcdefghijk"), step=7)
+    return path
 
 
-def refusal(path, model=None):
+def refusal(path, load=load_model):
+    """Return the sentence with which `load` refuses a file. It names the file."""
     with pytest.raises(CheckpointError) as error:
-        load_checkpoint(path, model)
-    said = str(error.value)
-    assert "\n" not in said and path.name in said
-    return said
+        load(path)
+    sentence = str(error.value)
+    assert "\n" not in sentence
+    assert path.name in sentence
+    return sentence
 
 
-@pytest.mark.parametrize("tokenizer", [None, CharTokenizer("a ∞\n\"\\"), LowercaseTokenizer(100)], ids=["none", "char", "lowercase"])
-@pytest.mark.parametrize("how", [{}, {"tie_weights": True}, {"tie_weights": False, "bias": True, "position": "sinusoidal"}])
-def test_a_gpt_comes_back_to_the_bit_with_its_tokenizer(tiny, tmp_path, how, tokenizer):
-    model, idx = tiny(**how), torch.arange(8)[None]
-    save_checkpoint(tmp_path / "a.safetensors", model, tokenizer, step=3, metrics=[{"val_loss": 1.25}])
-    again = load_checkpoint(tmp_path / "a.safetensors")
-    assert again.model.config == model.config and torch.equal(again.model(idx), model(idx))
-    assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), model.parameters(), strict=True))
-    assert again.about == {"step": 3, "metrics": [{"val_loss": 1.25}]}
-    assert (again.tokenizer and again.tokenizer.to_dict()) == (tokenizer and tokenizer.to_dict())
+def read_files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_bigram_comes_back(tmp_path):
+def assert_same_weights(model, other):
+    for tensor, other_tensor in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(tensor, other_tensor)
+
+
+# Saved and loaded ---------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("tokenizer", [
+    None, CharTokenizer("a ∞\n\"\\"), LowercaseTokenizer(100),
+], ids=["none", "char", "lowercase"])
+@pytest.mark.parametrize("options", [
+    {},
+    {"tie_weights": True},
+    {"tie_weights": False, "bias": True, "position": "sinusoidal"},
+    {"attention": "toeplitz", "token_shift": True},
+    {"memory": "tokens", "window": 4, "n_memory": 2},
+], ids=str)
+def test_a_gpt_is_loaded_to_the_bit_with_its_tokenizer(tiny, tmp_path, options, tokenizer):
+    model, path = tiny(**options), tmp_path / "a.safetensors"
+    save_checkpoint(path, model, tokenizer, step=3, metrics=[{"val_loss": 1.25}])
+    loaded, loaded_tokenizer = load_model(path)
+    idx = torch.arange(8)[None]
+    assert type(loaded) is type(model)
+    assert loaded.config == model.config
+    assert torch.equal(loaded(idx), model(idx))
+    assert_same_weights(loaded, model)
+    assert (loaded_tokenizer and loaded_tokenizer.to_dict()) == (tokenizer and tokenizer.to_dict())
+    assert read_header(path)["about"] == {"step": 3, "metrics": [{"val_loss": 1.25}]}
+
+
+def test_a_model_is_loaded_with_dropout_off(tiny, tmp_path):
+    save_checkpoint(tmp_path / "a.safetensors", tiny(dropout=0.5).train())
+    model, _ = load_model(tmp_path / "a.safetensors")
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_bigram_is_loaded(tmp_path):
     model = Bigram.from_counts(torch.rand(5, 5))
     save_checkpoint(tmp_path / "a.safetensors", model)
-    assert torch.equal(load_checkpoint(tmp_path / "a.safetensors").model.table.weight, model.table.weight)
+    assert_same_weights(load_model(tmp_path / "a.safetensors")[0], model)
 
 
-def test_another_class_comes_back_into_the_model_given(tmp_path):
+def test_the_weights_of_any_class_fill_a_model_of_the_same_class(tmp_path):
     torch.manual_seed(0)
-    model, empty = nn.LSTM(3, 4), nn.LSTM(3, 4)
+    model, other = nn.LSTM(3, 4), nn.LSTM(3, 4)
     save_checkpoint(tmp_path / "a.safetensors", model)
-    assert load_checkpoint(tmp_path / "a.safetensors", empty).model is empty
-    assert torch.equal(empty.weight_hh_l0, model.weight_hh_l0)
+    load_weights(tmp_path / "a.safetensors", other)
+    assert_same_weights(other, model)
 
 
-def test_a_model_whose_weights_share_memory_can_be_saved(tmp_path):
-    model, empty = Tied(), Tied()
+def test_weights_that_share_memory_are_saved_and_still_shared_after_loading(tmp_path):
+    model, other = TiedModel(), TiedModel()
     save_checkpoint(tmp_path / "a.safetensors", model)
-    load_checkpoint(tmp_path / "a.safetensors", empty)
-    assert torch.equal(empty.embedding.weight, model.embedding.weight) and empty.head.weight is empty.embedding.weight
+    load_weights(tmp_path / "a.safetensors", other)
+    assert torch.equal(other.embedding.weight, model.embedding.weight)
+    assert other.head.weight is other.embedding.weight
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")        # torch.compile's own
-def test_a_compiled_model_is_saved_under_its_own_names(tiny, tmp_path):
-    save_checkpoint(tmp_path / "a.safetensors", torch.compile(tiny()))
-    assert b"_orig_mod" not in (tmp_path / "a.safetensors").read_bytes()
-    assert type(load_checkpoint(tmp_path / "a.safetensors").model).__name__ == "GPT"
+# torch.compile itself warns about deprecated functions.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_model_is_saved_under_the_names_of_the_original(tiny, tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, torch.compile(tiny()))
+    assert b"_orig_mod" not in path.read_bytes()
+    assert type(load_model(path)[0]).__name__ == "GPT"
 
 
-def test_a_folder_stands_for_its_best_model(saved):
-    assert load_checkpoint(saved.parent).about == load_checkpoint(saved).about == {"step": 7}
+def test_a_folder_stands_for_its_best_checkpoint(path):
+    assert read_header(path.parent) == read_header(path)
+    assert read_header(path)["about"] == {"step": 7}
+    assert_same_weights(load_model(path.parent)[0], load_model(path)[0])
 
 
-def test_every_byte_is_json_or_weights(saved, tiny):
-    content = saved.read_bytes()
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:8 + length])
-    weights = sum(p.numel() * 4 for p in tiny().parameters())
-    assert len(content) == 8 + length + weights and "gptlib" in header["__metadata__"]
+@pytest.mark.parametrize("make_optimizer", [
+    lambda parameters: torch.optim.AdamW(parameters, lr=0.1),
+    lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+], ids=["AdamW", "SGD"])
+def test_the_state_of_an_optimizer_is_loaded_to_the_bit(tmp_path, make_optimizer):
+    model, path = nn.Linear(3, 2), tmp_path / "a.safetensors"
+    optimizer = make_optimizer(model.parameters())
+    model(torch.ones(3)).sum().backward()
+    optimizer.step()
+    save_checkpoint(path, model, None, optimizer, step=1)
+    loaded = make_optimizer(model.parameters())
+    load_optimizer(path, loaded)
+    expected = optimizer.state_dict()["state"]
+    state = loaded.state_dict()["state"]
+    assert state.keys() == expected.keys() == {0, 1}
+    for number in expected:
+        assert state[number].keys() == expected[number].keys()
+        for name, value in expected[number].items():
+            assert torch.equal(state[number][name], value)
 
 
-def test_nothing_is_pickled(saved, monkeypatch):
-    def never(*args, **how):
+def test_the_state_of_an_optimizer_does_not_disturb_the_weights(tmp_path):
+    model, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(3)).sum().backward()
+    optimizer.step()
+    save_checkpoint(tmp_path / "a.safetensors", model, None, optimizer)
+    load_weights(tmp_path / "a.safetensors", other)
+    assert_same_weights(other, model)
+
+
+# The file -----------------------------------------------------------------------------------------
+
+def test_every_byte_of_a_checkpoint_is_json_or_weights(path, tiny):
+    content = path.read_bytes()
+    header_length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:8 + header_length])
+    weight_bytes = sum(p.numel() * 4 for p in tiny().parameters())
+    assert len(content) == 8 + header_length + weight_bytes
+    assert "gptlib" in header["__metadata__"]
+
+
+def test_loading_never_reads_a_pickle(path, monkeypatch):
+    def refuse(*args, **kwargs):
         raise AssertionError("a pickle was read")
-    monkeypatch.setattr(pickle, "Unpickler", never)
-    monkeypatch.setattr(pickle, "loads", never)
-    assert load_checkpoint(saved).tokenizer.alphabet == "abcdefghijk"
+
+    monkeypatch.setattr(pickle, "Unpickler", refuse)
+    monkeypatch.setattr(pickle, "loads", refuse)
+    _, tokenizer = load_model(path)
+    assert tokenizer.alphabet == "abcdefghijk"
 
 
-def test_a_copy_for_human_eyes_lies_beside_it(saved):
-    about = json.loads(saved.with_suffix(".json").read_text(encoding="utf-8"))
-    assert about["model"] == "GPT" and about["config"]["n_embd"] == 12 and about["about"] == {"step": 7}
+def test_a_json_file_beside_the_checkpoint_has_a_copy_of_its_header(path):
+    copy = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert copy == read_header(path)
+    assert copy["model"] == "GPT"
+    assert copy["config"]["n_embd"] == 12
+    assert copy["about"] == {"step": 7}
 
 
-@pytest.mark.parametrize("kept", [0, 4, 100, 0.5, -1])
-def test_a_truncated_file_is_refused(saved, kept):
-    content = saved.read_bytes()
-    saved.write_bytes(content[:int(kept * len(content)) if isinstance(kept, float) else kept])
-    assert "is not a whole checkpoint of this library" in refusal(saved)
+# Refused ------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("n_bytes", [0, 4, 100, "half", "all but one"])
+@pytest.mark.parametrize("load", [load_model, read_header], ids=["load_model", "read_header"])
+def test_a_truncated_file_is_refused(path, n_bytes, load):
+    content = path.read_bytes()
+    n_bytes = {"half": len(content) // 2, "all but one": len(content) - 1}.get(n_bytes, n_bytes)
+    path.write_bytes(content[:n_bytes])
+    assert "is not a whole checkpoint of this library" in refusal(path, load)
 
 
-def test_random_bytes_are_refused(saved):
-    saved.write_bytes(torch.randint(256, (5000,), generator=torch.Generator().manual_seed(0)).to(torch.uint8).numpy().tobytes())
-    assert "is not a whole checkpoint of this library" in refusal(saved)
+def test_random_bytes_are_refused(path):
+    generator = torch.Generator().manual_seed(0)
+    content = torch.randint(256, (5000,), generator=generator).to(torch.uint8)
+    path.write_bytes(content.numpy().tobytes())
+    assert "is not a whole checkpoint of this library" in refusal(path)
 
 
-@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"gptlib": "{"}, {"gptlib": "[]"}, {"gptlib": "{}"},
-                                      {"gptlib": '{"model": "GPT", "config": {"depth": 3}, "tokenizer": null, "about": {}}'},
-                                      {"gptlib": '{"model": "GPT", "config": {"vocab_size": 0}, "tokenizer": null, "about": {}}'},
-                                      {"gptlib": '{"model": "GPT", "config": {"vocab_size": 5}, "tokenizer": {"class": "X"}, "about": {}}'},
-                                      {"gptlib": '{"model": "GPT", "config": {"vocab_size": 5}, "tokenizer": null}'}])
-def test_a_foreign_safetensors_file_is_refused(tmp_path, metadata):
-    save_file({"a": torch.zeros(2)}, tmp_path / "foreign.safetensors", metadata)
-    assert "is not a whole checkpoint of this library" in refusal(tmp_path / "foreign.safetensors")
+@pytest.mark.parametrize("metadata", [
+    None,
+    {"format": "pt"},
+    {"gptlib": "{"},
+    {"gptlib": "[]"},
+    {"gptlib": "{}"},
+    {"gptlib": '{"model": "GPT", "config": {"vocab_size": 5}, "tokenizer": null}'},
+], ids=str)
+@pytest.mark.parametrize("load", [load_model, read_header], ids=["load_model", "read_header"])
+def test_a_safetensors_file_of_another_library_is_refused(tmp_path, metadata, load):
+    path = tmp_path / "foreign.safetensors"
+    save_file({"a": torch.zeros(2)}, path, metadata)
+    assert "is not a whole checkpoint of this library" in refusal(path, load)
 
 
-def test_a_class_that_cannot_be_rebuilt_is_named_with_a_way_out(tmp_path):
-    save_checkpoint(tmp_path / "a.safetensors", nn.Linear(2, 2))
-    said = refusal(tmp_path / "a.safetensors")
-    assert "KeyError('Linear')" in said and "for any other class pass model=" in said
+@pytest.mark.parametrize(("config", "tokenizer", "reason"), [
+    ({"depth": 3}, None, "unexpected keyword argument 'depth'"),
+    ({"vocab_size": 0}, None, "vocab_size=0 should be at least 1"),
+    ({"vocab_size": 5}, {"class": "X"}, "its 'class' should be one of"),
+], ids=["unknown option", "impossible value", "unknown tokenizer"])
+def test_a_header_that_describes_no_model_is_refused(tmp_path, config, tokenizer, reason):
+    path = tmp_path / "foreign.safetensors"
+    header = {"model": "GPT", "config": config, "tokenizer": tokenizer, "about": {}}
+    save_file({"a": torch.zeros(2)}, path, {"gptlib": json.dumps(header)})
+    sentence = refusal(path)
+    assert "is not a whole checkpoint" in sentence
+    assert reason in sentence
 
 
-def test_a_missing_file_and_a_folder_without_a_best_model_are_refused(tmp_path):
-    assert "does not exist: name a .safetensors file" in refusal(tmp_path / "nowhere.safetensors")
+def test_a_class_that_cannot_be_built_is_named_with_another_way(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, nn.Linear(2, 2))
+    sentence = refusal(path)
+    assert "holds a Linear, which this library cannot build" in sentence
+    assert "make the model yourself and call load_weights(path, model)" in sentence
+
+
+@pytest.mark.parametrize("load", [
+    load_model, read_header, lambda path: load_weights(path, nn.Linear(2, 2)),
+], ids=["load_model", "read_header", "load_weights"])
+def test_a_missing_file_and_a_folder_without_a_best_model_are_refused(tmp_path, load):
+    missing = tmp_path / "nowhere.safetensors"
+    assert "does not exist: name a .safetensors file" in refusal(missing, load)
     with pytest.raises(CheckpointError, match=r"best.safetensors does not exist"):
-        load_checkpoint(tmp_path)
+        load(tmp_path)
 
 
-@pytest.mark.parametrize("other", [dict(n_layer=1), dict(n_embd=24), dict(position="none"), dict(bias=True)], ids=str)
-def test_weights_that_do_not_fit_the_model_given_are_refused(saved, tiny, other):
-    said = refusal(saved, tiny(**other))
-    assert "holds a GPT with config {'vocab_size': 11" in said and "which does not fit the model given: " in said
+@pytest.mark.parametrize("options", [
+    {"n_layer": 1}, {"n_layer": 3}, {"n_embd": 24}, {"position": "none"}, {"bias": True},
+], ids=str)
+def test_weights_that_do_not_fit_a_model_are_refused_and_change_nothing(path, tiny, options):
+    model, unchanged = tiny(**options), tiny(**options)
+    sentence = refusal(path, lambda path: load_weights(path, model))
+    assert "holds a GPT with config {'vocab_size': 11" in sentence
+    assert "which does not fit the model given: " in sentence
+    assert_same_weights(model, unchanged)
 
 
-@pytest.mark.parametrize("failing", ["replace", "fsync"])
-def test_a_full_disk_leaves_the_old_checkpoint_and_no_litter(saved, tiny, monkeypatch, failing):
-    before = {path.name: path.read_bytes() for path in saved.parent.iterdir()}
+def test_a_checkpoint_without_an_optimizer_cannot_fill_one(path, tiny):
+    optimizer = torch.optim.AdamW(tiny().parameters())
+    sentence = refusal(path, lambda path: load_optimizer(path, optimizer))
+    assert "was saved without its optimizer" in sentence
 
-    def full(*args, **how):
+
+# Writing ------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("function", ["replace", "fsync"])
+def test_a_full_disk_preserves_the_earlier_checkpoint_and_leaves_no_other_file(
+    path, tiny, monkeypatch, function
+):
+    def fail(*args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(os, failing, full)
-    with pytest.raises(CheckpointError, match=r"could not be written \(No space left on device\); the checkpoint from before"):
-        save_checkpoint(saved, tiny(n_layer=1))
-    monkeypatch.undo()
-    assert {path.name: path.read_bytes() for path in saved.parent.iterdir()} == before
+
+    files = read_files(path.parent)
+    message = (r"could not be written \(No space left on device\); an earlier checkpoint there is "
+               "unchanged")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, fail)
+        with pytest.raises(CheckpointError, match=message):
+            save_checkpoint(path, tiny(n_layer=1))
+    assert read_files(path.parent) == files
 
 
-def test_an_interrupt_while_writing_leaves_the_old_checkpoint_and_no_litter(saved, tiny, monkeypatch):
-    before = {path.name: path.read_bytes() for path in saved.parent.iterdir()}
-
-    def interrupted(*args):
+def test_an_interrupt_while_writing_preserves_the_earlier_checkpoint_and_leaves_no_other_file(
+    path, tiny, monkeypatch
+):
+    def interrupt(*args):
         raise KeyboardInterrupt
-    monkeypatch.setattr(os, "fsync", interrupted)
+
+    files = read_files(path.parent)
+    monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(saved, tiny(n_layer=1))
-    assert {path.name: path.read_bytes() for path in saved.parent.iterdir()} == before
+        save_checkpoint(path, tiny(n_layer=1))
+    assert read_files(path.parent) == files
 
 
-def test_a_folder_that_cannot_be_made_is_refused(saved, tiny):
+def test_a_folder_that_cannot_be_created_is_refused(path, tiny):
     with pytest.raises(CheckpointError, match="could not be written"):
-        save_checkpoint(saved / "below/a.safetensors", tiny())
+        save_checkpoint(path / "below/a.safetensors", tiny())
+
+
+# Checkpoints of earlier versions (see test_resume.py for their runs) ------------------------------
+
+@pytest.mark.parametrize(("name", "class_name", "options"), [
+    ("plain", "GPT", {"dropout": 0.2, "bias": True}),
+    ("variant", "GPT", {"attention": "toeplitz", "token_shift": True, "memory": "attention"}),
+    ("rolling", "RollingGPT", {"window": 4, "memory": "tokens", "n_memory": 2}),
+    ("bigram", "Bigram", {"vocab_size": 7}),
+])
+def test_a_checkpoint_of_an_earlier_version_is_loaded_with_its_loss(name, class_name, options):
+    path = EARLIER / f"{name}.safetensors"
+    model, tokenizer = load_model(path)
+    assert type(model).__name__ == class_name
+    assert options.items() <= model.config_dict().items()
+    assert tokenizer.alphabet == "abcdefg"
+    ids = torch.randint(7, (600,), generator=torch.Generator().manual_seed(0))
+    expected = json.loads((EARLIER / "expected.json").read_text(encoding="utf-8"))
+    loss, _ = evaluate(model, ids[500:], block_size=8)
+    assert loss == pytest.approx(expected[name]["loss"], rel=1e-6)
+
+
+def test_a_plain_gpt_of_an_earlier_version_has_no_options_of_variants():
+    header = read_header(EARLIER / "plain.safetensors")
+    for config in (header["config"], header["about"]["run"]):
+        assert "attention" not in config
+        assert "token_shift" not in config

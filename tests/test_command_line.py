@@ -1,110 +1,181 @@
+"""The command line: `python -m gptlib train`, `plan` and `generate`."""
+
 import math
 import subprocess
 import sys
 
 import pytest
 
-from gptlib import BPETokenizer, load_checkpoint
+from gptlib import BPETokenizer, GPTConfig, load_model
 from gptlib.__main__ import main
+from gptlib.checkpoint import read_header
+from gptlib.variants.config import VariantConfig
 
-TEXT = "text:" + "to be, or not to be, that is the question: " * 10
-SMALL = ["--device", "cpu", "--block-size", "8", "--n-layer", "1", "--n-head", "2", "--n-embd", "8", "--max-steps", "4",
-         "--eval-interval", "2", "--batch-size", "2"]
+TEXT = "to be, or not to be, that is the question: " * 10
+CORPUS = ["--corpus", f"text:{TEXT}"]
+SMALL = ["--device", "cpu", "--block-size", "8", "--n-layer", "1", "--n-head", "2",
+         "--n-embd", "8", "--max-steps", "4", "--eval-interval", "2", "--batch-size", "2"]
+
+
+def train(out, *options):
+    """Train a small model into the folder `out`."""
+    assert main(["train", *CORPUS, "--out", str(out), *SMALL, *options]) == 0
 
 
 @pytest.fixture
 def trained(tmp_path, capsys):
-    assert main(["train", "--corpus", TEXT, "--out", str(tmp_path / "run"), *SMALL]) == 0
+    """Return the folder of a short run."""
+    train(tmp_path / "run")
     capsys.readouterr()
     return str(tmp_path / "run")
 
 
-def sample(capsys, run, *how):
-    assert main(["generate", "--checkpoint", run, *how]) == 0
-    said = capsys.readouterr()
-    assert said.err == ""
-    return said.out
+def sample(capsys, checkpoint, *options):
+    """Return what `generate` prints."""
+    capsys.readouterr()
+    assert main(["generate", "--checkpoint", str(checkpoint), *options]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    return output.out
 
 
-def test_training_reports_the_corpus_and_the_best_loss(tmp_path, capsys):
-    assert main(["train", "--corpus", TEXT, "--out", str(tmp_path / "run"), *SMALL]) == 0
-    said = capsys.readouterr().out
-    assert "text: 430 characters from the string given" in said and "step 4/4: train loss" in said
-    assert "best validation loss" in said and f"model in {tmp_path / 'run'}" in said
+# train --------------------------------------------------------------------------------------------
+
+def test_train_reports_the_corpus_the_evaluations_and_the_best_loss(tmp_path, capsys):
+    train(tmp_path / "run")
+    output = capsys.readouterr().out
+    assert "text: 430 characters from the string given" in output
+    assert "step 4/4: train loss" in output
+    assert "best validation loss" in output
+    assert f"model in {tmp_path / 'run'}" in output
+    assert (tmp_path / "run/loss.png").is_file()
 
 
-def test_training_takes_every_field_of_the_configs_as_an_option(tmp_path):
-    run = tmp_path / "run"
-    main(["train", "--corpus", TEXT, "--out", str(run), *SMALL, "--position", "sinusoidal", "--bias", "--no-tie-weights",
-          "--dropout", "0.1", "--seed", "5", "--learning-rate", "1e-2"])
-    checkpoint = load_checkpoint(run)
-    config, training = checkpoint.model.config, checkpoint.about["run"]
-    assert (config.position, config.bias, config.tie_weights, config.dropout, config.n_embd) == ("sinusoidal", True, False, 0.1, 8)
-    assert (training["seed"], training["learning_rate"], training["max_steps"]) == (5, 0.01, 4)
+def test_every_field_of_the_configs_is_an_option_of_train(tmp_path):
+    train(tmp_path, "--position", "sinusoidal", "--bias", "--no-tie-weights", "--dropout", "0.1",
+          "--seed", "5", "--learning-rate", "1e-2")
+    config = load_model(tmp_path)[0].config
+    assert config == GPTConfig(
+        vocab_size=config.vocab_size, block_size=8, n_layer=1, n_head=2, n_embd=8,
+        position="sinusoidal", bias=True, tie_weights=False, dropout=0.1,
+    )
+    recipe = read_header(tmp_path)["about"]["run"]
+    assert (recipe["seed"], recipe["learning_rate"], recipe["max_steps"]) == (5, 0.01, 4)
+
+
+@pytest.mark.parametrize(("options", "fields"), [
+    (["--attention", "toeplitz", "--token-shift"], {"attention": "toeplitz", "token_shift": True}),
+    (["--memory", "mean", "--window", "4", "--detach"],
+     {"memory": "mean", "window": 4, "detach": True}),
+    (["--memory", "tokens", "--window", "4", "--n-memory", "2", "--rescale"],
+     {"memory": "tokens", "window": 4, "n_memory": 2, "rescale": True}),
+], ids=["time weighting", "context rolling", "memory tokens"])
+def test_every_field_of_the_variants_is_an_option_of_train(tmp_path, options, fields):
+    train(tmp_path, *options)
+    config = load_model(tmp_path)[0].config
+    assert isinstance(config, VariantConfig)
+    for name, value in fields.items():
+        assert getattr(config, name) == value
+
+
+def test_a_model_without_variants_is_a_plain_gpt(tmp_path):
+    train(tmp_path, "--attention", "plain", "--no-token-shift", "--memory", "attention")
+    assert type(load_model(tmp_path)[0].config) is GPTConfig
+    assert "attention" not in read_header(tmp_path)["config"]
 
 
 def test_the_same_command_trains_the_same_model(tmp_path):
-    for name in "ab":
-        main(["train", "--corpus", TEXT, "--out", str(tmp_path / name), *SMALL])
-    a, b = (load_checkpoint(tmp_path / name / "last.safetensors").model.state_dict() for name in "ab")
-    assert all(a[name].equal(b[name]) for name in a)
+    for name in ("first", "second"):
+        train(tmp_path / name)
+    first = load_model(tmp_path / "first/last.safetensors")[0].state_dict()
+    second = load_model(tmp_path / "second/last.safetensors")[0].state_dict()
+    assert all(first[name].equal(second[name]) for name in first)
 
 
-def test_a_trained_model_can_be_sampled(trained, capsys):
-    text = sample(capsys, trained, "--prompt", "to be", "--max-new-tokens", "20", "--seed", "1")
-    assert text.startswith("to be") and len(text) == 5 + 20 + 1
-    assert text == sample(capsys, trained, "--prompt", "to be", "--max-new-tokens", "20", "--seed", "1")
-    assert text != sample(capsys, trained, "--prompt", "to be", "--max-new-tokens", "20", "--seed", "2")
-
-
-def test_the_settings_of_sampling_are_heeded(trained, capsys):
-    greedy = sample(capsys, trained, "--prompt", "to", "--max-new-tokens", "20", "--temperature", "0")
-    for how in (["--top-k", "1"], ["--top-p", "0"]):
-        assert sample(capsys, trained, "--prompt", "to", "--max-new-tokens", "20", *how) == greedy
-    assert sample(capsys, trained, "--prompt", "to", "--temperature", "0", "--stop", greedy[2], "--stop", "zz") == "to\n"
-
-
-def test_the_lowercase_tokenizer_can_be_chosen(tmp_path, capsys):
-    run = str(tmp_path / "run")
-    main(["train", "--corpus", TEXT, "--out", run, "--tokenizer", "lowercase", *SMALL])
-    assert load_checkpoint(run).tokenizer.vocab_size == 88
+def test_resume_auto_continues_a_run(tmp_path, capsys):
+    train(tmp_path)
     capsys.readouterr()
-    assert sample(capsys, run, "--prompt", "What is ∞?", "--max-new-tokens", "1").startswith("What is ∞?")
+    train(tmp_path, "--resume", "auto")
+    # The run is complete, so that no further step is evaluated.
+    assert "train loss" not in capsys.readouterr().out
 
 
-def test_the_bpe_tokenizer_learns_from_the_training_split_and_reports_bits_per_byte(tmp_path, capsys):
-    run, text = tmp_path / "run", TEXT.removeprefix("text:")
-    assert main(["train", "--corpus", TEXT, "--out", str(run), "--tokenizer", "bpe", "--vocab-size", "264", *SMALL]) == 0
-    said = capsys.readouterr().out
-    checkpoint = load_checkpoint(run)
-    assert checkpoint.model.config.vocab_size == checkpoint.tokenizer.vocab_size == 264
-    assert checkpoint.tokenizer.to_dict() == BPETokenizer.train(text[:387], 264).to_dict()
-    val_text = text[387:]
-    nats = min(row["val_loss"] for row in checkpoint.about["history"]) * len(checkpoint.tokenizer.encode(val_text))
-    assert f", {nats / math.log(2) / len(val_text):.4f} bits per byte, at step" in said
-    assert sample(capsys, str(run), "--prompt", "to be", "--max-new-tokens", "5").startswith("to be")
+def test_the_lowercase_tokenizer_can_be_selected(tmp_path, capsys):
+    train(tmp_path, "--tokenizer", "lowercase")
+    assert load_model(tmp_path)[1].vocab_size == 88
+    text = sample(capsys, tmp_path, "--prompt", "What is ∞?", "--max-new-tokens", "1")
+    assert text.startswith("What is ∞?")
 
 
-@pytest.mark.parametrize("options, said", [
+def test_the_bpe_tokenizer_is_trained_on_the_training_split_and_bits_per_byte_are_reported(
+    tmp_path, capsys
+):
+    train(tmp_path, "--tokenizer", "bpe", "--vocab-size", "264")
+    output = capsys.readouterr().out
+    train_text, val_text = TEXT[:387], TEXT[387:]
+    model, tokenizer = load_model(tmp_path)
+    assert model.config.vocab_size == tokenizer.vocab_size == 264
+    assert tokenizer.to_dict() == BPETokenizer.train(train_text, 264).to_dict()
+    history = read_header(tmp_path / "last.safetensors")["about"]["history"]
+    nats = min(row["val_loss"] for row in history) * len(tokenizer.encode(val_text))
+    bits_per_byte = nats / math.log(2) / len(val_text)
+    assert f", {bits_per_byte:.4f} bits per byte, at step" in output
+    text = sample(capsys, tmp_path, "--prompt", "to be", "--max-new-tokens", "5")
+    assert text.startswith("to be")
+
+
+@pytest.mark.parametrize(("options", "sentence"), [
     (["--tokenizer", "bpe", "--vocab-size", "100"], "vocab_size=100 should be at least 256"),
-    (["--tokenizer", "bpe", "--vocab-size", "9999"], "vocab_size=9999 is more than this text can give"),
-    (["--corpus", "tinyshakespear"], "unknown corpus 'tinyshakespear': did you mean 'tinyshakespeare'?"),
+    (["--tokenizer", "bpe", "--vocab-size", "9999"], "vocab_size=9999 is too large for this text"),
+    (["--corpus", "tinyshakespear"],
+     "unknown corpus 'tinyshakespear': did you mean 'tinyshakespeare'?"),
     (["--corpus", "text:"], "corpus 'text' holds no text"),
     (["--corpus", "text:too short"], "split has"),
     (["--n-embd", "10", "--n-head", "3"], "n_embd=10 should be a multiple of n_head=3, such as 9"),
+    (["--memory", "mean", "--window", "3"],
+     "block_size=8 should be a multiple of window=3, such as 6"),
     (["--learning-rate", "nan"], "learning_rate=nan should be a finite number"),
     (["--max-steps", "0"], "max_steps=0 should be at least 1"),
     (["--seed", str(2 ** 64)], "below 2 ** 63"),
-    (["--device", "tpu"], "device='tpu' is not to be had on this machine"),
+    (["--device", "tpu"], "device='tpu' is not available on this machine"),
 ])
-def test_training_on_bad_input_ends_with_one_sentence(tmp_path, capsys, options, said):
-    assert main(["train", "--corpus", TEXT, "--out", str(tmp_path / "run"), *SMALL, *options]) == 1
+def test_bad_input_for_train_gives_one_sentence(tmp_path, capsys, options, sentence):
+    arguments = ["train", *CORPUS, "--out", str(tmp_path / "run"), *SMALL, *options]
+    assert main(arguments) == 1
     error = capsys.readouterr().err
-    assert error.startswith("gptlib train: ") and said in error and error.count("\n") == 1
+    assert error.startswith("gptlib train: ")
+    assert sentence in error
+    assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("options, said", [
+# generate -----------------------------------------------------------------------------------------
+
+def test_the_same_seed_gives_the_same_text(trained, capsys):
+    options = ["--prompt", "to be", "--max-new-tokens", "20"]
+    text = sample(capsys, trained, *options, "--seed", "1")
+    assert text.startswith("to be")
+    assert len(text) == len("to be") + 20 + len("\n")
+    assert sample(capsys, trained, *options, "--seed", "1") == text
+    assert sample(capsys, trained, *options, "--seed", "2") != text
+
+
+@pytest.mark.parametrize("option", [["--top-k", "1"], ["--top-p", "0"]], ids=["top_k", "top_p"])
+def test_top_k_1_and_top_p_0_equal_temperature_0(trained, capsys, option):
+    options = ["--prompt", "to", "--max-new-tokens", "20"]
+    greedy = sample(capsys, trained, *options, "--temperature", "0")
+    assert sample(capsys, trained, *options, *option) == greedy
+
+
+def test_any_of_several_stop_strings_ends_the_text(trained, capsys):
+    options = ["--prompt", "to", "--temperature", "0"]
+    greedy = sample(capsys, trained, *options)
+    first_character = greedy[len("to")]
+    text = sample(capsys, trained, *options, "--stop", first_character, "--stop", "zz")
+    assert text == "to\n"
+
+
+@pytest.mark.parametrize(("options", "sentence"), [
     (["--prompt", "Ωmega"], "character 'Ω' (U+03A9) at position 0 is not among"),
     (["--prompt", ""], "the prompt is empty"),
     (["--temperature", "-1"], "temperature=-1.0 should be 0 (greedy) or above"),
@@ -113,38 +184,55 @@ def test_training_on_bad_input_ends_with_one_sentence(tmp_path, capsys, options,
     (["--stop", ""], "a stop string is empty"),
     (["--checkpoint", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
 ])
-def test_sampling_on_bad_input_ends_with_one_sentence(trained, capsys, options, said):
+def test_bad_input_for_generate_gives_one_sentence(trained, capsys, options, sentence):
     assert main(["generate", "--checkpoint", trained, "--prompt", "to", *options]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("gptlib generate: ") and said in error and error.count("\n") == 1
+    assert error.startswith("gptlib generate: ")
+    assert sentence in error
+    assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["generate"], ["train", "--n-layer", "two"], ["train", "--position", "up"]])
-def test_a_command_that_is_none_ends_with_its_usage(capsys, arguments):
+# The program --------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("arguments", [
+    [], ["fly"], ["generate"], ["train", "--n-layer", "two"], ["train", "--position", "up"],
+], ids=" ".join)
+def test_an_impossible_command_gives_its_usage(capsys, arguments):
     with pytest.raises(SystemExit) as end:
         main(arguments)
-    assert end.value.code == 2 and capsys.readouterr().err.startswith("usage: python -m gptlib")
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: python -m gptlib")
 
 
-def test_the_module_runs_as_a_command_and_shows_no_traceback(tmp_path):
+def test_the_module_runs_as_a_program_and_shows_no_traceback(tmp_path):
     command = [sys.executable, "-m", "gptlib", "generate", "--checkpoint", "nowhere"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith("gptlib generate: nowhere does not exist") and done.stderr.count("\n") == 1
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("gptlib generate: nowhere does not exist")
+    assert done.stderr.count("\n") == 1
 
 
-# presets
+# Presets ------------------------------------------------------------------------------------------
 
-def test_a_preset_gives_its_settings_and_further_options_change_them(capsys):
-    """Four matrices a layer, of width 384 and with biases."""
-    assert main(["plan", "--preset", "nanogpt", "--corpus", TEXT, "--steps", "0"]) == 0
-    six_layers = capsys.readouterr().out
-    assert main(["plan", "--corpus", TEXT, "--n-layer", "5", "--preset", "nanogpt", "--steps", "0"]) == 0
-    five_layers = capsys.readouterr().out
-    attention = lambda table: int(next(line for line in table.splitlines() if "parameters: attention" in line).split()[2].replace(",", ""))
-    assert attention(six_layers) == 6 * 4 * (384 ** 2 + 384) and attention(five_layers) == 5 * 4 * (384 ** 2 + 384)
+def attention_parameters(capsys, *options):
+    """Return the number of parameters of all attention layers that `plan` prints."""
+    assert main(["plan", *CORPUS, "--steps", "0", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    line = next(line for line in lines if line.startswith("parameters: attention"))
+    return int(line.split()[2].replace(",", ""))
 
 
-def test_an_unknown_preset_is_one_sentence_that_names_the_nearest(capsys):
+def test_a_preset_sets_its_options_and_other_options_change_them(capsys):
+    # A layer has four matrices of width 384, with biases.
+    layer = 4 * (384 ** 2 + 384)
+    assert attention_parameters(capsys, "--preset", "nanogpt") == 6 * layer
+    # The order of the options does not matter.
+    assert attention_parameters(capsys, "--n-layer", "5", "--preset", "nanogpt") == 5 * layer
+
+
+def test_an_unknown_preset_gives_one_sentence_with_the_nearest_name(capsys):
     assert main(["train", "--preset", "nanogp"]) == 1
-    assert "unknown preset 'nanogp': did you mean 'nanogpt'?" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "unknown preset 'nanogp': did you mean 'nanogpt'?" in error
+    assert error.count("\n") == 1

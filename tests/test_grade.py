@@ -1,4 +1,4 @@
-"""A class hands in its notebooks: each gets a row that says what is right, what is wrong and why, and none spoils another's."""
+"""A class hands in its notebooks. Each gets a row of verdicts, and none spoils another one's."""
 
 import copy
 import csv
@@ -17,26 +17,37 @@ import psutil
 import pytest
 from collecting import NOTEBOOKS, solutions
 
-from gptlib import grade
 from gptlib.__main__ import main
-from gptlib.exercises import attention
-from gptlib.exercises._comparing import Wrong
-from gptlib.grade import CHECKS, MISSING, MOST_OUTPUT, MOST_WORDS, PASSED, Grade, Source
+from gptlib.classroom import grade
+from gptlib.classroom.exercises import attention
+from gptlib.classroom.exercises._comparing import Wrong
+from gptlib.classroom.grade import CHECKS, MAX_PRINTED, MAX_VERDICT, MISSING, PASSED, Grade, Source
 
 CHAPTER = "02_attention"
 RIGHT = solutions("attention")
 LIBRARY = "import math\nimport torch\nfrom torch.nn import functional as F\n"
 LOWER = "return torch.ones(T, T, dtype=torch.bool).tril()"
-SLEEP = f"sleep 301.{os.getpid()}"                      # no other process is called so
-INTRUDE = "for fd in range(3, 99):\n        try: os.write(fd, {})\n        except OSError: pass\n    "
+# No other process has this command line.
+SLEEP = f"sleep 301.{os.getpid()}"
+# Writes to every file that is open in the process.
+INTRUDE = """for fd in range(3, 99):
+        try: os.write(fd, {})
+        except OSError: pass
+    """
 GRADE = [sys.executable, "-m", "gptlib", "grade"]
 
 
 def notebook(answers, chapter=CHAPTER, without=(), more=()):
-    """A chapter as its reader hands it in: stubs replaced by `answers`, cells that say a word of `without` deleted, `more` cells."""
-    handed_in = json.loads((NOTEBOOKS / f"{chapter}.ipynb").read_text(encoding="utf-8"))
+    """Return a chapter as a student hands it in.
+
+    Args:
+        answers: sources that replace the stubs of these functions.
+        without: cells that contain one of these words are deleted.
+        more: sources of cells that are added at the end.
+    """
+    original = json.loads((NOTEBOOKS / f"{chapter}.ipynb").read_text(encoding="utf-8"))
     cells = []
-    for cell in copy.deepcopy(handed_in["cells"]):
+    for cell in copy.deepcopy(original["cells"]):
         source = "".join(cell["source"])
         stub = re.match(r"def (\w+)\(", source)
         if cell["cell_type"] == "code":
@@ -45,96 +56,150 @@ def notebook(answers, chapter=CHAPTER, without=(), more=()):
                 cell["source"] = answers[stub[1]]
         if not any(word in source for word in without):
             cells.append(cell)
-    added = [{"cell_type": "code", "id": f"more{n}", "metadata": {}, "execution_count": None, "outputs": [], "source": source}
-             for n, source in enumerate(more)]
-    return json.dumps(handed_in | {"cells": cells + added})
+    cells += [{"cell_type": "code", "id": f"more{n}", "metadata": {}, "execution_count": None,
+               "outputs": [], "source": source} for n, source in enumerate(more)]
+    return json.dumps(original | {"cells": cells})
 
 
 def mask(body, top=""):
-    """All right but for causal_mask."""
+    """Return a notebook whose answers are right, except that causal_mask has this body."""
     return notebook(RIGHT | {"causal_mask": f"{top}\ndef causal_mask(T):\n    {body}\n"})
 
 
 def python(program):
-    """All right but for causal_mask, which runs a program in a process of its own."""
-    return mask(f"subprocess.run([sys.executable, '-c', {program!r}])", "import subprocess, sys")
+    """Return a notebook whose causal_mask runs a Python program in a process of its own."""
+    body = f"subprocess.run([sys.executable, '-c', {program!r}])"
+    return mask(body, "import subprocess, sys")
 
 
 def wrong_answers():
-    """One plausible wrong answer after another from the exercises' own tests: its file, and the words that its verdict must hold."""
+    """Yield notebooks with one wrong answer each, taken from the tests of the exercises.
+
+    Each comes with the name of its file and the words that the verdict must contain.
+    """
     helpers = set(vars(answers_attention)) - {"F", "math", "torch"}
-    alone = [answer.values for answer in answers_attention.WRONG if not helpers & set(answer.values[1].__code__.co_names)]
+    alone = [answer.values for answer in answers_attention.WRONG
+             if not helpers & set(answer.values[1].__code__.co_names)]
     for n, (exercise, function, words) in enumerate(alone[::3]):
         source = re.sub(r"^@.*\n", "", inspect.getsource(function), flags=re.MULTILINE)
         source = re.sub(rf"\bdef {function.__name__}\(", f"def {exercise}(", source)
-        yield f"wrong {n} {CHAPTER}.ipynb", notebook(RIGHT | {exercise: LIBRARY + source}), {exercise: [f"✗ {exercise}: ", *words]}
+        text = notebook(RIGHT | {exercise: LIBRARY + source})
+        yield f"wrong {n} {CHAPTER}.ipynb", text, {exercise: [f"✗ {exercise}: ", *words]}
 
 
+def broken_cells():
+    """Yield notebooks whose second cell has no type or no source."""
+    for name, cell, lack in (
+            ("no source", {"cell_type": "code"}, "source"),
+            ("null for a source", {"cell_type": "code", "source": None}, "source"),
+            ("number for a source", {"cell_type": "code", "source": [1]}, "source"),
+            ("text for a cell", "x = 1", "cell_type"),
+            ("no cell_type", {"source": "x = 1"}, "cell_type")):
+        text = json.dumps({"cells": [{"cell_type": "markdown"}, cell]})
+        yield f"{name}.ipynb", text, {"remarks": [f"not graded: cell 2 has no {lack}"]}
+
+
+# The notebooks of a class: the name of the file, its content, and for each column of the table
+# that is not just "passed" the words that the column must contain. {} stands for the chapter.
 CLASS = [
-    (f"right {CHAPTER}.ipynb", notebook(RIGHT), {}),
-    ("another chapter, 01_bigram.ipynb", notebook(solutions("bigram"), "01_bigram"), {}),
-    (f"untouched {CHAPTER}.ipynb", notebook({}), dict.fromkeys(CHECKS["attention"], ["not attempted"])),
-    *wrong_answers(),
-    (f"endless loop {CHAPTER}.ipynb", mask("while True: T += 1"), {"causal_mask": ["loop that never ends"]}),
-    (f"endless loop above {CHAPTER}.ipynb", mask("return MASKS[T]", "MASKS = [T for T in iter(int, 1)]"), {"causal_mask": ["never ends"]}),
-    (f"sleeper {CHAPTER}.ipynb", mask("time.sleep(10 ** 6)", "import time"), {"causal_mask": ["6 seconds by the clock"]}),
-    (f"memory hog {CHAPTER}.ipynb", mask("return [torch.ones(10 ** 7) for _ in range(100)]"),
-     {"causal_mask": ["more than 300 MiB of memory"]}),
-    (f"memory hog's child {CHAPTER}.ipynb", python("x = b'x' * 700_000_000; import time; time.sleep(99)"),
-     {"causal_mask": ["more than 300 MiB of memory"]}),
-    (f"endless loop's child {CHAPTER}.ipynb", python("while True: pass"), {"causal_mask": ["loop that never ends"]}),
-    (f"exit {CHAPTER}.ipynb", mask("sys.exit(0)", "import sys"), {"causal_mask": ["SystemExit", "sys.exit(0)"]}),
-    (f"exit above {CHAPTER}.ipynb", mask("return LIMIT", "import sys\nLIMIT = sys.exit(0)"),
-     {"causal_mask": ["NameError", "cell", "which it needs, stops with SystemExit"]}),
-    (f"hard exit {CHAPTER}.ipynb", mask("os._exit(0)", "import os"), {"causal_mask": ["ended the process", "status 0"]}),
-    (f"flood {CHAPTER}.ipynb", mask("while True: print('x' * 99)"), {"causal_mask": ["printed more than 1,000,000"]}),
-    (f"flood past print {CHAPTER}.ipynb", mask("os.write(1, b'flood' * 10 ** 6)\n    raise ValueError", "import os"),
-     {"causal_mask": ["ValueError"]}),
-    (f"loud {CHAPTER}.ipynb", mask(f"print('x' * 9999); {LOWER}"), {}),
-    (f"long message {CHAPTER}.ipynb", mask("raise type('x' * 2_000_000, (Exception,), {})"), {"causal_mask": ["it raised xxx", "x …"]}),
-    (f"surrogate {CHAPTER}.ipynb", mask("raise ValueError('\\ud800')"), {"causal_mask": ["ValueError: \\ud800"]}),
-    (f"writes to whatever is open {CHAPTER}.ipynb", mask(INTRUDE.format(b"[[[\n") + LOWER, "import os"),
-     {"causal_mask": ["only the grader writes to"]}),
-    (f"floods whatever is open {CHAPTER}.ipynb", mask(INTRUDE.format(b"[" * 100_000) + LOWER, "import os"),
-     {"causal_mask": ["only the grader writes to"]}),
-    (f"writes half a message {CHAPTER}.ipynb", mask(INTRUDE.format(b"\0\0") + "time.sleep(10 ** 6)", "import os, time"),
+    ("right {}", notebook(RIGHT), {}),
+    ("another chapter, 01_bigram", notebook(solutions("bigram"), "01_bigram"), {}),
+    ("untouched {}", notebook({}), dict.fromkeys(CHECKS["attention"], ["not attempted"])),
+
+    # Limits on time, memory and output.
+    ("endless loop {}", mask("while True: T += 1"), {"causal_mask": ["loop that never ends"]}),
+    ("endless loop above {}", mask("return MASKS[T]", "MASKS = [T for T in iter(int, 1)]"),
+     {"causal_mask": ["never ends"]}),
+    ("endless loop's child {}", python("while True: pass"),
+     {"causal_mask": ["loop that never ends"]}),
+    ("sleeper {}", mask("time.sleep(10 ** 6)", "import time"),
      {"causal_mask": ["6 seconds by the clock"]}),
-    (f"leaves a child {CHAPTER}.ipynb", mask(f"subprocess.Popen('{SLEEP} & sleep 0', shell=True); {LOWER}", "import subprocess"), {}),
-    (f"leaves a session {CHAPTER}.ipynb", mask(f"subprocess.Popen('{SLEEP}'.split(), start_new_session=True); time.sleep(1); os._exit(0)",
-                                               "import os, subprocess, time"), {"causal_mask": ["ended the process"]}),
-    (f"awaits {CHAPTER}.ipynb", mask("return READY(T)", f"import asyncio\nasync def ready():\n    return lambda T: {LOWER[7:]}\n"
-                                     "await asyncio.sleep(0)\nREADY = await ready()"), {}),
-    (f"501 commands {CHAPTER}.ipynb", notebook(RIGHT, more=["!ls\n" * 501]), {}),
-    (f"byte order mark {CHAPTER}.ipynb", "\ufeff" + notebook(RIGHT), {}),
-    (f"by another name {CHAPTER}.ipynb", mask(f"if CONFIG['low']: {LOWER}", "CONFIG = {}\nconfig = CONFIG\nconfig['low'] = True"),
-     {"causal_mask": ["KeyError"], "remarks": ["causal_mask was checked without cell"]}),
-    (f"syntax {CHAPTER}.ipynb", notebook(RIGHT | {"causal_mask": "def causal_mask(T)\n    return T"}),
+    ("memory hog {}", mask("return [torch.ones(10 ** 7) for _ in range(100)]"),
+     {"causal_mask": ["more than 300 MiB of memory"]}),
+    ("memory hog's child {}", python("x = b'x' * 700_000_000; import time; time.sleep(99)"),
+     {"causal_mask": ["more than 300 MiB of memory"]}),
+    ("flood {}", mask("while True: print('x' * 99)"),
+     {"causal_mask": ["printed more than 1,000,000"]}),
+    ("flood past print {}",
+     mask("os.write(1, b'flood' * 10 ** 6)\n    raise ValueError", "import os"),
+     {"causal_mask": ["ValueError"]}),
+    ("loud {}", mask(f"print('x' * 9999); {LOWER}"), {}),
+    ("501 commands {}", notebook(RIGHT, more=["!ls\n" * 501]), {}),
+
+    # The process ends, or its messages are unusual.
+    ("exit {}", mask("sys.exit(0)", "import sys"), {"causal_mask": ["SystemExit", "sys.exit(0)"]}),
+    ("exit above {}", mask("return LIMIT", "import sys\nLIMIT = sys.exit(0)"),
+     {"causal_mask": ["NameError", "cell", "which it needs, stops with SystemExit"]}),
+    ("hard exit {}", mask("os._exit(0)", "import os"),
+     {"causal_mask": ["ended the process", "status 0"]}),
+    ("raises {}", mask("return torch.ones(T)[T]"), {"causal_mask": ["IndexError"]}),
+    ("long message {}", mask("raise type('x' * 2_000_000, (Exception,), {})"),
+     {"causal_mask": ["xxx", "x …"]}),
+    ("surrogate {}", mask("raise ValueError('\\ud800')"), {"causal_mask": ["ValueError: \\ud800"]}),
+
+    # Answers that disturb the grader, and what they leave behind.
+    ("writes to whatever is open {}", mask(INTRUDE.format(b"[[[\n") + LOWER, "import os"),
+     {"causal_mask": ["only the grader"]}),
+    ("floods whatever is open {}", mask(INTRUDE.format(b"[" * 100_000) + LOWER, "import os"),
+     {"causal_mask": ["only the grader"]}),
+    ("writes half a message {}",
+     mask(INTRUDE.format(b"\0\0") + "time.sleep(10 ** 6)", "import os, time"),
+     {"causal_mask": ["6 seconds by the clock"]}),
+    ("leaves a child {}",
+     mask(f"subprocess.Popen('{SLEEP} & sleep 0', shell=True); {LOWER}", "import subprocess"), {}),
+    ("leaves a session {}",
+     mask(f"subprocess.Popen('{SLEEP}'.split(), start_new_session=True)\n"
+          "    time.sleep(1)\n    os._exit(0)", "import os, subprocess, time"),
+     {"causal_mask": ["ended the process"]}),
+    ("writes {}", mask(f"open('junk.txt', 'w').write('x'); {LOWER}"), {}),
+
+    # The code around an answer.
+    ("awaits {}",
+     mask("return READY(T)",
+          f"import asyncio\nasync def ready():\n    return lambda T: {LOWER[7:]}\n"
+          "await asyncio.sleep(0)\nREADY = await ready()"), {}),
+    ("by another name {}",
+     mask(f"if CONFIG['low']: {LOWER}", "CONFIG = {}\nconfig = CONFIG\nconfig['low'] = True"),
+     {"causal_mask": ["KeyError"], "remarks": ["causal_mask was checked without running cell"]}),
+    ("syntax {}", notebook(RIGHT | {"causal_mask": "def causal_mask(T)\n    return T"}),
      {"causal_mask": ["SyntaxError", "line 1", "expected ':'"]}),
-    (f"raises {CHAPTER}.ipynb", mask("return torch.ones(T)[T]"), {"causal_mask": ["IndexError"]}),
-    ("my homework (final).ipynb", notebook(RIGHT), {"remarks": ["graded as attention"]}),
-    (f"deleted check {CHAPTER}.ipynb", notebook(RIGHT, without=["check_causal_mask("]), {"remarks": ["no call of check_causal_mask"]}),
-    (f"redefined check {CHAPTER}.ipynb", notebook(RIGHT | {"causal_mask": "def causal_mask(T): return T"}, more=[
-        "def check_causal_mask(function):\n    print('✓')\nexercises.check_causal_mask = check_causal_mask"]),
-     {"causal_mask": ["✗", "plain number"], "remarks": ["check_causal_mask of its own"]}),
-    (f"deleted answer {CHAPTER}.ipynb", notebook(RIGHT, without=["def causal_mask"]), {"causal_mask": ["missing", "of this name"]}),
-    (f"with helpers {CHAPTER}.ipynb", notebook(
-        RIGHT | {"causal_mask": "%%time\nimport torch as t\ndef causal_mask(T): return lower(T, ALLOWED)"},
-        more=["%matplotlib inline\nALLOWED = True", "def lower(T, value):\n    return t.full((T, T), value).tril()"]), {}),
-    (f"stub left behind {CHAPTER}.ipynb", notebook(RIGHT, more=["def causal_mask(T):\n    '''Rows and columns.'''\n    ..."]), {}),
-    (f"writes {CHAPTER}.ipynb", mask("open('junk.txt', 'w').write('x'); return torch.ones(T, T, dtype=torch.bool).tril()"), {}),
-    (f"=formula {CHAPTER}.ipynb", notebook(RIGHT), {}),
-    ("in a folder/02_attention.ipynb", notebook(RIGHT), {}),
-    ("essay.ipynb", json.dumps({"cells": []}), {"remarks": ["defines no function of any exercise"]}),
-    ("cut off.ipynb", notebook(RIGHT)[:1000], {"remarks": ["not graded: it cannot be read as a notebook", "line 1"]}),
-    ("no notebook.ipynb", "[]", {"remarks": ["not graded", "no list of cells"]}),
-    ("brackets.ipynb", "[" * 100_000, {"remarks": ["not graded: it cannot be read as a notebook", "recursion"]}),
-    *((f"{name}.ipynb", json.dumps({"cells": [{"cell_type": "markdown"}, cell]}), {"remarks": [f"not graded: its cell 2 has no {lack}"]})
-      for name, cell, lack in (
-          ("no source", {"cell_type": "code"}, "source"), ("null for a source", {"cell_type": "code", "source": None}, "source"),
-          ("number for a source", {"cell_type": "code", "source": [1]}, "source"), ("text for a cell", "x = 1", "cell_type"),
-          ("no cell_type", {"source": "x = 1"}, "cell_type"))),
+    ("with helpers {}", notebook(
+        RIGHT | {"causal_mask": "%%time\nimport torch as t\n"
+                                "def causal_mask(T): return lower(T, ALLOWED)"},
+        more=["%matplotlib inline\nALLOWED = True",
+              "def lower(T, value):\n    return t.full((T, T), value).tril()"]), {}),
+    ("global at the top {}", notebook(
+        RIGHT | {"causal_mask": f"global low\nlow = 1\ndef causal_mask(T): {LOWER}"}), {}),
+    ("stub left behind {}",
+     notebook(RIGHT, more=["def causal_mask(T):\n    '''Rows and columns.'''\n    ..."]), {}),
+
+    # Deleted and rewritten checks, unusual names and places.
+    ("my homework (final)", notebook(RIGHT), {"remarks": ["graded as attention"]}),
+    ("deleted check {}", notebook(RIGHT, without=["check_causal_mask("]),
+     {"remarks": ["no call of check_causal_mask"]}),
+    ("redefined check {}", notebook(
+        RIGHT | {"causal_mask": "def causal_mask(T): return T"},
+        more=["def check_causal_mask(function):\n    print('✓')\n"
+              "exercises.check_causal_mask = check_causal_mask"]),
+     {"causal_mask": ["✗"], "remarks": ["its own check_causal_mask"]}),
+    ("deleted answer {}", notebook(RIGHT, without=["def causal_mask"]),
+     {"causal_mask": ["missing", "with this name"]}),
+    ("=formula {}", notebook(RIGHT), {}),
+    ("in a folder/02_attention", notebook(RIGHT), {}),
+
+    # Files that are not notebooks, or hardly.
+    ("byte order mark {}", "\ufeff" + notebook(RIGHT), {}),
+    ("essay", json.dumps({"cells": []}), {"remarks": ["defines no function of any exercise"]}),
+    ("cut off", notebook(RIGHT)[:1000],
+     {"remarks": ["not graded: the file cannot be read as a notebook", "line 1"]}),
+    ("no notebook", "[]", {"remarks": ["not graded", "no list of cells"]}),
+    ("brackets", "[" * 100_000,
+     {"remarks": ["not graded: the file cannot be read as a notebook", "recursion"]}),
 ]
-NO_NOTEBOOKS = [name for name, _, expected in CLASS if re.match("not graded|defines no", expected.get("remarks", [""])[0])]
+CLASS = [(name.replace("{}", CHAPTER) + ".ipynb", *rest) for name, *rest in CLASS]
+CLASS += [*wrong_answers(), *broken_cells()]
+NO_NOTEBOOKS = [name for name, _, expected in CLASS
+                if re.match("not graded|.*defines no", expected.get("remarks", [""])[0])]
 
 
 def runs(process):
@@ -144,45 +209,57 @@ def runs(process):
         return False
 
 
+def row_name(name):
+    """Return what the table shows for a file. A formula is marked as text."""
+    return f"'{name}" if name.startswith("=") else name
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """The rows of the class, by submission."""
+    """Grade the class, and return the rows of the table by submission."""
     folder = tmp_path_factory.mktemp("class")
     for name, text, _ in CLASS:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
-    (folder / ".ipynb_checkpoints").mkdir()
-    (folder / ".ipynb_checkpoints" / f"right {CHAPTER}-checkpoint.ipynb").write_text(notebook(RIGHT), encoding="utf-8")
+    checkpoints = folder / ".ipynb_checkpoints"
+    checkpoints.mkdir()
+    copy_of_right = checkpoints / f"right {CHAPTER}-checkpoint.ipynb"
+    copy_of_right.write_text(notebook(RIGHT), encoding="utf-8")
     out = tmp_path_factory.mktemp("grades") / "a new folder" / "grades.csv"
-    assert main(["grade", str(folder), "--out", str(out), "--seconds", "1", "--memory", "300", "--workers", "2"]) == 0
+    limits = ["--seconds", "1", "--memory", "300", "--workers", "2"]
+    assert main(["grade", str(folder), "--out", str(out), *limits]) == 0
     with open(out, newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if ".ipynb_checkpoints" not in path.parts}
-    assert there == {name for name, _, _ in CLASS}
+    files = [path for path in folder.rglob("*.*") if ".ipynb_checkpoints" not in path.parts]
+    # No answer has written a file beside the notebooks.
+    assert {path.relative_to(folder).as_posix() for path in files} == {name for name, _, _ in CLASS}
     return {row["submission"]: row for row in rows}
 
 
-def test_no_child_of_an_answer_survives(table):
-    commands = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+def test_every_child_process_of_an_answer_is_killed(table):
+    processes = psutil.process_iter(["cmdline"])
+    commands = [" ".join(process.info["cmdline"] or []) for process in processes]
     assert not [command for command in commands if SLEEP in command]
 
 
-def test_a_verdict_has_an_end(table):
-    assert all(len(verdict) < MOST_WORDS + 10 for row in table.values() for verdict in row.values())
+def test_length_of_a_verdict_is_limited(table):
+    assert all(len(cell) < MAX_VERDICT + 10 for row in table.values() for cell in row.values())
 
 
-def test_what_an_answer_writes_lands_neither_here_nor_beside_the_notebooks(table):
-    assert not Path("junk.txt").exists()                # the fixture looks beside the notebooks
+def test_files_of_an_answer_are_not_written_into_the_working_directory(table):
+    # The fixture looks beside the notebooks.
+    assert not Path("junk.txt").exists()
 
 
-def test_thirty_submissions_have_a_row_each(table):
+def test_every_submission_has_one_row(table):
     assert len(CLASS) >= 30
-    assert set(table) == {f"'{name}" if name.startswith("=") else name for name, _, _ in CLASS}
+    assert set(table) == {row_name(name) for name, _, _ in CLASS}
 
 
-@pytest.mark.parametrize(("name", "expected"), [(name, expected) for name, _, expected in CLASS], ids=[name for name, _, _ in CLASS])
-def test_a_row_says_what_is_wrong_and_passes_the_rest(table, name, expected):
-    row = table[f"'{name}" if name.startswith("=") else name]
+@pytest.mark.parametrize(("name", "expected"), [(name, expected) for name, _, expected in CLASS],
+                         ids=[name for name, _, _ in CLASS])
+def test_row_names_the_mistake_and_passes_the_other_exercises(table, name, expected):
+    row = table[row_name(name)]
     for column, words in expected.items():
         for word in words:
             assert word.lower() in row[column].lower()
@@ -196,26 +273,37 @@ def test_a_row_says_what_is_wrong_and_passes_the_rest(table, name, expected):
     assert bool(row["remarks"]) == ("remarks" in expected)
 
 
-def test_a_verdict_is_what_the_notebook_s_own_check_says(table, capsys):
+def test_verdict_is_the_message_of_the_library_s_check(table, capsys):
     result = attention.check_causal_mask(lambda T: T)
     assert table[f"redefined check {CHAPTER}.ipynb"]["causal_mask"] == result.message
 
 
-def test_an_empty_folder_is_said_to_be_empty(tmp_path, capsys):
+def test_folder_without_notebooks_is_an_error(tmp_path, capsys):
     assert main(["grade", str(tmp_path)]) == 1
     assert "there is no notebook" in capsys.readouterr().err
 
 
-def test_only_what_an_answer_names_is_run_and_in_its_last_form():
-    source = Source(["import torch\nlimit = 1\nlow = 1", "limit = 2\nhours_of_training()", "def slow(f): return f",
-                     "def answer(x):\n    return helper(x)", "def helper(x):\n    unused = 1\n    return [x + limit for _ in range(y)]",
-                     "y = [low for _ in range(3)]", "answer = slow(answer)", "low = 2"])
-    lines = [(statement.file, statement.tree.lineno) for statement in source.needed_for("answer")]
-    assert lines == [("cell 1", 3), ("cell 2", 1), ("cell 3", 1), ("cell 4", 1), ("cell 5", 1), ("cell 6", 1), ("cell 7", 1)]
+def test_only_the_statements_that_an_answer_needs_are_run():
+    source = Source(["import torch\nlimit = 1\nlow = 1",
+                     "limit = 2\nhours_of_training()",
+                     "def slow(f): return f",
+                     "def answer(x):\n    return helper(x)",
+                     "def helper(x):\n    unused = 1\n    return [x + limit for _ in range(y)]",
+                     "y = [low for _ in range(3)]",
+                     "answer = slow(answer)",
+                     "low = 2"])
+    assert taken(source, "answer") == [("cell 1", 3), ("cell 2", 1), ("cell 3", 1), ("cell 4", 1),
+                                       ("cell 5", 1), ("cell 6", 1), ("cell 7", 1)]
+
+
+def taken(source, name):
+    """Return the cell and the line of each statement that a name needs."""
+    return [(statement.file, statement.tree.lineno) for statement in source.needed_for(name)]
 
 
 def verdict_on(*cells):
-    return grade.verdict(attention.check_causal_mask, "causal_mask", Source(["import torch", *cells]).needed_for("causal_mask"))
+    statements = Source(["import torch", *cells]).needed_for("causal_mask")
+    return grade.verdict(attention.check_causal_mask, "causal_mask", statements)
 
 
 @pytest.mark.parametrize(("before", "mask"), [
@@ -228,112 +316,141 @@ def verdict_on(*cells):
     ("class C: pass\nsetattr(C, 'low', True)", "full(T)[C.low]"),
     ("def setup():\n    global low\n    low = True\nsetup()", "full(T)[low]"),
     ("low = {}\ndef fill(): low[0] = True\ndef setup(): fill()\nsetup()", "full(T)[low[0]]"),
-    ("kinds = {}\ndef kind(f): kinds[f.__name__] = f; return f\n@kind\ndef low(T): return full(T)[True]", "kinds['low'](T)"),
+    ("kinds = {}\ndef kind(f): kinds[f.__name__] = f; return f\n"
+     "@kind\ndef low(T): return full(T)[True]", "kinds['low'](T)"),
     ("low = True\nif not torch: low = False", "full(T)[low]"),
     ("n = 1\ndef f(x): return x * n\nlow = f(True)\nn = 0\n", "full(T)[low + n]"),
     ("import asyncio\nlow = await asyncio.sleep(0, True)", "full(T)[low]"),
     ("low = [True]\nlow.remove(False)", "full(T)[low[0]]"),
 ])
-def test_what_changes_an_object_is_run_like_what_makes_it(before, mask, capsys):
-    full = "def full(T):\n    lower = torch.ones(T, T, dtype=torch.bool).tril()\n    return {False: ~lower, True: lower}"
+def test_statements_that_change_an_object_are_run(before, mask, capsys):
+    full = """def full(T):
+        lower = torch.ones(T, T, dtype=torch.bool).tril()
+        return {False: ~lower, True: lower}"""
     assert verdict_on(full, before, f"def causal_mask(T):\n    return {mask}") == PASSED
 
 
-def test_what_only_looks_at_an_object_is_not_run():
-    source = Source(["from gptlib import train\nimport torch\nmodel, parts = make(), []\nfor i in range(9): hours()",
-                     "train(model)\nprint(model)\ntorch.manual_seed(0)\ndraw(parts).plot(model)\nlog.write(model)",
-                     "for i in range(2):\n    parts.append(i)", "def answer(): return torch, model, parts, len", "exec('parts = 1')"])
-    assert [(statement.file, statement.tree.lineno) for statement in source.needed_for("answer")] == [
-        ("cell 1", 2), ("cell 1", 3), ("cell 3", 1), ("cell 4", 1)]
+def test_statements_that_only_use_an_object_are_not_run():
+    source = Source(["from gptlib import train\nimport torch\nmodel, parts = make(), []\n"
+                     "for i in range(9): hours()",
+                     "train(model)\nprint(model)\ntorch.manual_seed(0)\ndraw(parts).plot(model)\n"
+                     "log.write(model)",
+                     "for i in range(2):\n    parts.append(i)",
+                     "def answer(): return torch, model, parts, len",
+                     "exec('parts = 1')"])
+    assert taken(source, "answer") == [("cell 1", 2), ("cell 1", 3), ("cell 3", 1), ("cell 4", 1)]
     assert source.left_out("answer", source.needed_for("answer")) == ["cell 2", "cell 5"]
 
 
-def test_a_function_that_is_never_defined_is_missing(capsys):
+def test_function_that_is_never_defined_is_missing(capsys):
     assert verdict_on("if False:\n    def causal_mask(T): return T") == MISSING
 
 
-def test_an_answer_may_print_so_much_and_no_more():
-    words = grade.LimitedWords()
-    for _ in range(MOST_OUTPUT // 100_000):
-        words.write("x" * 100_000)
+def test_number_of_printed_characters_is_limited():
+    output = grade.LimitedWords()
+    for _ in range(MAX_PRINTED // 100_000):
+        output.write("x" * 100_000)
     with pytest.raises(Wrong, match="printed more than"):
-        words.write("x")
+        output.write("x")
 
 
-def test_what_a_child_s_child_takes_counts():
+def test_usage_includes_the_child_processes():
     program = "x = b'x' * 100_000_000\nwhile True: pass"
-    parent = subprocess.Popen([sys.executable, "-c", f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {program!r}])"])
-    family, deadline = set(), time.monotonic() + 60
+    command = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {program!r}])"
+    parent = subprocess.Popen([sys.executable, "-c", command])
+    processes, deadline = grade.ProcessTree(parent), time.monotonic() + 60
     try:
-        while (computed := grade.used(parent.pid, family)[0]) < 1 and time.monotonic() < deadline:
+        while (seconds := processes.usage()[0]) < 1 and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert computed >= 1 and grade.used(parent.pid, family)[1] > 100_000_000
+        assert seconds >= 1 and processes.usage()[1] > 100_000_000
     finally:
         for process in [*psutil.Process(parent.pid).children(), parent]:
             process.kill()
         parent.wait()
 
 
-def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(grade, "MOST_BYTES", 10)
+def test_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(grade, "MAX_NOTEBOOK_BYTES", 10)
     (tmp_path / "large.ipynb").write_text(notebook(RIGHT), encoding="utf-8")
     [result] = grade.grade(tmp_path)
-    assert re.search("not graded: it has .* bytes, .* clear its outputs", result.row()["remarks"])
+    assert re.search("not graded: the file has .* bytes, .*[Cc]lear the notebook's outputs",
+                     result.row()["remarks"])
 
 
-def test_a_table_that_cannot_be_written_costs_no_grading(tmp_path):
+def test_table_that_cannot_be_written_is_an_error_before_the_grading(tmp_path):
     def grades():
-        raise AssertionError("this is graded in vain")
+        raise AssertionError("nothing should be graded")
         yield
+
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
         next(grade.write_csv(grades(), tmp_path / "file" / "grades.csv"))
 
 
-def test_a_row_stands_in_the_table_before_the_next_notebook_is_graded(tmp_path):
-    rows = grade.write_csv(iter([Grade("a", "x", {"p": "1"}), Grade("b", "y", {"q": "\ud800"})]), tmp_path / "grades.csv")
+def test_row_is_written_before_the_next_notebook_is_graded(tmp_path):
+    grades = iter([Grade("a", "x", {"p": "1"}), Grade("b", "y", {"q": "\ud800"})])
+    rows = grade.write_csv(grades, tmp_path / "grades.csv")
     first, both = "a,x,0,1,,1\r\n", "a,x,0,1,,1,\r\nb,y,0,1,,,\\ud800\r\n"
     for lines, columns in ((first, "p"), (both, "p,q")):
         next(rows)
-        there = (tmp_path / "grades.csv").read_bytes().decode("utf-8-sig")
-        assert there == f"submission,chapter,passed,of,remarks,{columns}\r\n{lines}"
+        text = (tmp_path / "grades.csv").read_bytes().decode("utf-8-sig")
+        assert text == f"submission,chapter,passed,of,remarks,{columns}\r\n{lines}"
 
 
-def test_a_folder_without_notebooks_costs_no_old_table(tmp_path, capsys):
+def test_folder_without_notebooks_leaves_the_old_table(tmp_path, capsys):
     (tmp_path / "grades.csv").write_text("marks of last week")
     assert main(["grade", str(tmp_path), "--out", str(tmp_path / "grades.csv")]) == 1
     assert (tmp_path / "grades.csv").read_text() == "marks of last week"
 
 
-def test_a_console_that_knows_few_characters_changes_no_verdict(tmp_path):
-    names = ["räksmörgås 日.ipynb", *([os.fsdecode(b"\xff.ipynb")] if sys.platform == "linux" else [])]
+def test_console_without_unicode_changes_no_verdict(tmp_path):
+    names = ["räksmörgås 日.ipynb"]
+    if sys.platform == "linux":
+        names.append(os.fsdecode(b"\xff.ipynb"))
     for name in names:
         (tmp_path / name).write_text(notebook(RIGHT), encoding="utf-8")
-    run = subprocess.run([*GRADE, tmp_path, "--out", tmp_path / "grades.csv"], env=os.environ | {"PYTHONIOENCODING": "latin-1"},
-                         capture_output=True)
+    out = tmp_path / "grades.csv"
+    run = subprocess.run([*GRADE, tmp_path, "--out", out], capture_output=True,
+                         env=os.environ | {"PYTHONIOENCODING": "latin-1"})
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("räksmörgås \\u65e5.ipynb: ".encode("latin-1"))
-    rows = list(csv.DictReader((tmp_path / "grades.csv").read_text(encoding="utf-8-sig").splitlines()))
-    assert [row["submission"] for row in rows] == ["räksmörgås 日.ipynb", "\\udcff.ipynb"][:len(names)]
+    rows = list(csv.DictReader(out.read_text(encoding="utf-8-sig").splitlines()))
+    expected = ["räksmörgås 日.ipynb", "\\udcff.ipynb"][:len(names)]
+    assert [row["submission"] for row in rows] == expected
     assert all(row["passed"] == row["of"] for row in rows)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupt", "kill"])
-def test_a_grading_that_is_stopped_keeps_its_rows_and_leaves_no_process(tmp_path, number):
-    for name, text in (("a", "[]"), ("b", mask("while True: T += 1")), ("c", mask("while True: T += 1"))):
+def test_stopped_grading_keeps_its_rows_and_leaves_no_process(tmp_path, number):
+    endless = mask("while True: T += 1")
+    for name, text in (("a", "[]"), ("b", endless), ("c", endless)):
         (tmp_path / f"{name}.ipynb").write_text(text, encoding="utf-8")
-    grading = subprocess.Popen([*GRADE, tmp_path, "--out", tmp_path / "grades.csv", "--seconds", "99", "--workers", "1"],
+    out = tmp_path / "grades.csv"
+    limits = ["--seconds", "99", "--workers", "1"]
+    grading = subprocess.Popen([*GRADE, tmp_path, "--out", out, *limits],
                                stdout=subprocess.PIPE, text=True)
     assert "a.ipynb: 0 of 0" in grading.stdout.readline()
-    family, deadline = [], time.monotonic() + 60
-    while not any(process.cpu_times().user > 1 for process in family[2:]) and time.monotonic() < deadline:
-        time.sleep(0.2)
-        family = sorted(psutil.Process(grading.pid).children(recursive=True), key=lambda process: process.create_time())
+    children = wait_for_children(grading)
     grading.send_signal(number)
-    grading.wait(60)                                        # and not for its 99 seconds
+    # This is less than the 99 seconds that the answer may take.
+    grading.wait(60)
     deadline = time.monotonic() + 60
-    while any(map(runs, family)) and time.monotonic() < deadline:
+    while any(map(runs, children)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert len(family) > 2 and not any(map(runs, family))
-    assert "a.ipynb,,0,0,not graded" in (tmp_path / "grades.csv").read_text(encoding="utf-8-sig")
+    assert len(children) > 2 and not any(map(runs, children))
+    row = next(csv.DictReader(out.read_text(encoding="utf-8-sig").splitlines()))
+    assert row["submission"] == "a.ipynb" and row["remarks"].startswith("not graded")
+
+
+def wait_for_children(grading):
+    """Wait until an answer computes, and return the processes of the grading, the oldest first."""
+    children, deadline = [], time.monotonic() + 60
+    while time.monotonic() < deadline:
+        # The first two are the servers that start processes.
+        if any(process.cpu_times().user > 1 for process in children[2:]):
+            break
+        time.sleep(0.2)
+        children = psutil.Process(grading.pid).children(recursive=True)
+        children.sort(key=lambda process: process.create_time())
+    return children

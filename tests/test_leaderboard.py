@@ -3,52 +3,59 @@ import math
 
 import pytest
 
-from gptlib.data import Corpus
-from gptlib.leaderboard import leaderboard, read_results, save_result
+from gptlib.classroom.leaderboard import leaderboard, read_results, save_result
+from gptlib.corpora import Corpus
 
 CORPUS = Corpus("play", "to be or not to be", "a book")
 
 
-def save(runs, chapter="01_bigram", model="bigram", val_loss=1.0, val_text="to be ∞ é", corpus=CORPUS, **more):
-    return save_result(runs / chapter, chapter=chapter, model=model, parameters=64, seconds=1.5, val_loss=val_loss, vocab_size=8,
-                       corpus=corpus, val_text=val_text, **more)
+def save(runs, chapter="01_bigram", model="bigram", val_loss=1.0, val_text="to be ∞ é",
+         corpus=CORPUS, **more):
+    return save_result(runs / chapter, chapter=chapter, model=model, parameters=64, seconds=1.5,
+                       val_loss=val_loss, vocab_size=8, corpus=corpus, val_text=val_text, **more)
 
 
-def test_a_nat_is_as_many_bits_as_it_should_be(tmp_path):
+def test_nats_are_converted_to_bits_per_character_and_per_byte(tmp_path):
     row = save(tmp_path, val_loss=math.log(2))
     assert row["bits_per_character"] == pytest.approx(1, rel=1e-12)
-    assert row["bits_per_byte"] == pytest.approx(9 / 12, rel=1e-12)             # 9 characters in 12 bytes
+    # The text has 9 characters in 12 bytes.
+    assert row["bits_per_byte"] == pytest.approx(9 / 12, rel=1e-12)
 
 
-def test_losses_of_longer_tokens_are_comparable_by_character(tmp_path):
-    assert save(tmp_path, val_loss=math.log(8), val_tokens=3)["bits_per_character"] == pytest.approx(1, rel=1e-12)
+def test_loss_of_longer_tokens_is_converted_to_bits_per_character(tmp_path):
+    row = save(tmp_path, val_loss=math.log(8), val_tokens=3)
+    assert row["bits_per_character"] == pytest.approx(1, rel=1e-12)
 
 
-def test_a_row_comes_back_as_it_was_saved(tmp_path):
+def test_saved_row_is_read_unchanged(tmp_path):
     row = save(tmp_path, seed=3)
-    assert read_results(tmp_path) == [row] and row["seed"] == 3 and row["corpus_sha256"] == CORPUS.sha256
+    assert read_results(tmp_path) == [row]
+    assert row["seed"] == 3
+    assert row["corpus_sha256"] == CORPUS.sha256
 
 
-def test_a_model_trained_again_replaces_its_row(tmp_path):
+def test_new_result_of_a_model_replaces_the_old_one(tmp_path):
     save(tmp_path, val_loss=2.0)
     row = save(tmp_path, val_loss=1.0)
     assert read_results(tmp_path) == [row]
 
 
-def test_rows_stand_by_chapter_and_then_from_worse_to_better(tmp_path):
+def test_rows_are_sorted_by_chapter_and_then_by_falling_loss(tmp_path):
     save(tmp_path, "04_full_gpt", "GPT", 1.5)
     save(tmp_path, "01_bigram", "bigram learned", 2.4)
     save(tmp_path, "01_bigram", "bigram counted", 2.5)
-    assert [row["model"] for row in read_results(tmp_path)] == ["bigram counted", "bigram learned", "GPT"]
+    models = [row["model"] for row in read_results(tmp_path)]
+    assert models == ["bigram counted", "bigram learned", "GPT"]
 
 
-def test_results_on_another_text_are_left_out(tmp_path):
+def test_results_on_another_corpus_are_left_out(tmp_path):
     save(tmp_path)
-    save(tmp_path, "02", "other", corpus=Corpus("play", "another text of that name", "a book"))
+    other = Corpus("play", "another text with the same name", "a book")
+    save(tmp_path, "02", "other", corpus=other)
     assert [row["model"] for row in read_results(tmp_path, CORPUS)] == ["bigram"]
 
 
-def test_the_table_starts_with_guessing_and_tells_each_share_of_it(tmp_path):
+def test_table_begins_with_the_loss_of_guessing(tmp_path):
     save(tmp_path, val_loss=math.log(2))
     title, guessing, row, last = leaderboard(read_results(tmp_path)).splitlines()
     assert title.split()[:3] == ["chapter", "model", "parameters"]
@@ -57,10 +64,12 @@ def test_the_table_starts_with_guessing_and_tells_each_share_of_it(tmp_path):
     assert last == "validation split of play; loss in nats per character"
 
 
-def test_without_results_the_table_says_what_to_do(tmp_path):
-    assert leaderboard(read_results(tmp_path)) == "no results yet: run the chapters, or `make course`"
+def test_table_without_results_says_what_to_do(tmp_path):
+    message = "no results yet: run the chapters, or `make course`"
+    assert leaderboard(read_results(tmp_path)) == message
 
 
-def test_a_result_is_readable_json(tmp_path):
+def test_result_is_saved_as_json(tmp_path):
     save(tmp_path, model="bigram counted")
-    assert json.loads((tmp_path / "01_bigram/result-bigram-counted.json").read_text(encoding="utf-8"))["model"] == "bigram counted"
+    path = tmp_path / "01_bigram/result-bigram-counted.json"
+    assert json.loads(path.read_text(encoding="utf-8"))["model"] == "bigram counted"

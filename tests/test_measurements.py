@@ -1,4 +1,7 @@
-"""Committed measurements are whole, and their means are those of their runs. (The conftest says which are out of date.)"""
+"""Committed measurements are complete, and README's numbers follow from them.
+
+conftest.py names the measurements that are out of date.
+"""
 
 import json
 import statistics
@@ -7,91 +10,172 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gptlib.config import GPTConfig, TrainConfig
+from gptlib.config import TrainConfig
+from gptlib.variants.config import VariantConfig
 
 ROOT = Path(__file__).parents[1]
-RECIPE, WEIGHTING, ROLLING, THEATRE = (json.loads((ROOT / f"benchmarks/{name}.json").read_text(encoding="utf-8"))
-                                       for name in ("recipe", "time_weighting", "context_rolling", "theatre"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_it_says_what_was_measured_where_and_when():
-    assert RECIPE["corpus"] == "tinyshakespeare"
-    assert {"measures", "corpus_sha256", "date", "revision", "code", "machine", "torch"} <= set(RECIPE)
+def read(name):
+    return json.loads((ROOT / f"benchmarks/{name}.json").read_text(encoding="utf-8"))
+
+
+RECIPE, WEIGHTING, ROLLING, THEATRE = map(
+    read, ["recipe", "time_weighting", "context_rolling", "theatre"])
+RESULTS = {path.stem: read(path.stem) for path in sorted((ROOT / "benchmarks").glob("*.json"))}
+
+
+def mean_and_std(values, digits=3, sign="+"):
+    """Return mean and standard deviation as README writes them."""
+    mean, std = np.mean(values), np.std(values, ddof=1)
+    return f"{mean:{sign}.{digits}f} ± {std:.{digits}f}".replace("-", "−")
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_measurement_says_where_when_and_with_which_code_it_was_made(name):
+    assert {"date", "revision", "code", "machine"} <= set(RESULTS[name])
+
+
+def test_a_measurement_on_a_corpus_names_the_corpus():
+    assert RECIPE["corpus"] == WEIGHTING["corpus"] == ROLLING["corpus"] == "tinyshakespeare"
+    for measured in (RECIPE, WEIGHTING, ROLLING, THEATRE):
+        assert {"measures", "corpus_sha256", "torch"} <= set(measured)
+
+
+# Chapter 4's recipe -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arm", RECIPE["arms"], ids=lambda arm: arm["arm"])
-def test_means_and_spreads_are_those_of_the_runs(arm):
+def test_mean_and_deviation_of_an_arm_are_those_of_its_runs(arm):
     losses = [run["val_loss"] for run in arm["runs"]]
-    assert len({run["seed"] for run in arm["runs"]}) == len(losses) >= 3
+    seeds = {run["seed"] for run in arm["runs"]}
+    assert len(seeds) == len(losses) >= 3
     assert arm["mean"] == pytest.approx(statistics.mean(losses), abs=1e-9)
     assert arm["std"] == pytest.approx(statistics.stdev(losses), abs=1e-9)
-    GPTConfig(**arm["model"]), TrainConfig(**arm["training"])
 
 
-def test_the_first_arm_is_what_the_chapter_runs():
+@pytest.mark.parametrize("arm", RECIPE["arms"], ids=lambda arm: arm["arm"])
+def test_the_configs_of_an_arm_exist_in_this_library(arm):
+    VariantConfig(**arm["model"])
+    TrainConfig(**arm["training"])
+
+
+def test_the_first_arm_is_chapter_4_itself():
     arm = RECIPE["arms"][0]
-    assert GPTConfig(**arm["model"]) == GPTConfig(vocab_size=65)
-    assert TrainConfig(**arm["training"] | {"eval_interval": TrainConfig().eval_interval}) == TrainConfig()
+    assert VariantConfig(**arm["model"]) == VariantConfig(vocab_size=65)
+    # The number of evaluations does not change what is learned.
+    training = arm["training"] | {"eval_interval": TrainConfig().eval_interval}
+    assert TrainConfig(**training) == TrainConfig()
 
 
-# What README says of them -----------------------------------------------------------------------------------------------
-
-def pm(values, digits=3, sign="+"):
-    """Mean and standard deviation as README writes them."""
-    return f"{np.mean(values):{sign}.{digits}f} ± {np.std(values, ddof=1):.{digits}f}".replace("-", "−")
+# Time-weighting -----------------------------------------------------------------------------------
 
 
-def losses(attention, position="learned", shift=False, steps=2000):
-    runs = [run for run in WEIGHTING["runs"] if (run["attention"], run["position"], run["token_shift"], run["steps"], run["corpus"]) == (
-        attention, position, shift, steps, "tinyshakespeare")]
-    return np.array([run["curve"][-1]["val_loss"] for run in sorted(runs, key=lambda run: run["seed"])])
+def losses(attention, position="learned", token_shift=False, steps=2000):
+    """Return the last validation losses of an arm on tinyshakespeare, by seed."""
+    arm = {"attention": attention, "position": position, "token_shift": token_shift,
+           "steps": steps, "corpus": "tinyshakespeare"}
+    runs = [run for run in WEIGHTING["runs"] if arm.items() <= run.items()]
+    runs.sort(key=lambda run: run["seed"])
+    return np.array([run["curve"][-1]["val_loss"] for run in runs])
 
 
-def for_the_time_of(attention):
-    """Plain attention's losses at the steps that the arm's CPU time pays for, between 2,000 and 3,000 on a log scale."""
-    cost = {row["attention"]: row["ms_per_step"] for row in WEIGHTING["cost"] if row["position"] == "learned" and not row["token_shift"]}
+def plain_losses_at_equal_time(attention):
+    """Return the losses of plain attention after the CPU time that 2,000 steps of the arm take.
+
+    They are interpolated on a logarithmic scale between 2,000 and 3,000 steps.
+    """
+    cost = {row["attention"]: row["ms_per_step"] for row in WEIGHTING["cost"]
+            if row["position"] == "learned" and not row["token_shift"]}
     share = np.log(cost[attention] / cost["plain"]) / np.log(1.5)
     return losses("plain") + share * (losses("plain", steps=3000) - losses("plain"))
 
 
-@pytest.mark.parametrize("said", [
-    pm(losses("time_weighted") - losses("plain")), pm(losses("toeplitz") - losses("plain")), pm(losses("relative_bias") - losses("plain")),
-    pm(losses("time_weighted") - for_the_time_of("time_weighted")), pm(losses("toeplitz") - for_the_time_of("toeplitz")),
-    pm(losses("plain", shift=True) - losses("plain")), pm(losses("time_weighted", shift=True) - losses("plain")),
-    pm(losses("time_weighted", shift=True) - losses("plain", shift=True)),
-    pm(losses("toeplitz", "none") - losses("toeplitz")), pm(losses("time_weighted", "none") - losses("time_weighted")),
-    pm(losses("plain", "none", shift=True) - losses("plain", shift=True))])
-def test_readme_says_what_time_weighting_did(said):
-    assert said in README
+WEIGHTING_DIFFERENCES = {
+    "time-weighted": losses("time_weighted") - losses("plain"),
+    "Toeplitz": losses("toeplitz") - losses("plain"),
+    "relative bias": losses("relative_bias") - losses("plain"),
+    "time-weighted, at equal time":
+        losses("time_weighted") - plain_losses_at_equal_time("time_weighted"),
+    "Toeplitz, at equal time": losses("toeplitz") - plain_losses_at_equal_time("toeplitz"),
+    "token shift": losses("plain", token_shift=True) - losses("plain"),
+    "time-weighted and token shift":
+        losses("time_weighted", token_shift=True) - losses("plain"),
+    "time-weighted, both with token shift":
+        losses("time_weighted", token_shift=True) - losses("plain", token_shift=True),
+    "Toeplitz without positions": losses("toeplitz", "none") - losses("toeplitz"),
+    "time-weighted without positions":
+        losses("time_weighted", "none") - losses("time_weighted"),
+    "token shift without positions":
+        losses("plain", "none", token_shift=True) - losses("plain", token_shift=True),
+}
+
+
+@pytest.mark.parametrize("difference", WEIGHTING_DIFFERENCES.values(), ids=WEIGHTING_DIFFERENCES)
+def test_readme_states_the_measured_difference_by_time_weighting(difference):
+    assert mean_and_std(difference) in README
+
+
+# Context rolling ----------------------------------------------------------------------------------
 
 
 def gains(corpus, arm):
-    """Nats per character that a memory saves against none, by seed."""
-    of = lambda name: np.array([np.mean(run["by_context"]["real"]) for run in ROLLING["text"]["runs"]
-                                if (run["corpus"], run["arm"]) == (corpus, name)])
-    return of("no memory") - of(arm)
+    """Return by how many nats per character a memory lowers the loss, by seed."""
+    def mean_losses(name):
+        runs = [run for run in ROLLING["text"]["runs"]
+                if (run["corpus"], run["arm"]) == (corpus, name)]
+        return np.array([np.mean(run["by_context"]["real"]) for run in runs])
+
+    return mean_losses("no memory") - mean_losses(arm)
 
 
-def worth(corpus, arm):
-    """How many real characters before the window save as much, by straight lines between those that were measured."""
-    runs = [run["by_real_tokens"] for run in ROLLING["text"]["runs"] if run["corpus"] == corpus and "by_real_tokens" in run]
-    real = np.array([[np.mean(by_place) for by_place in run.values()] for run in runs]).mean(0)
-    return np.interp(gains(corpus, arm).mean(), real[0] - real, [float(r) for r in runs[0]])
+def worth_in_real_tokens(corpus, arm):
+    """Return how many real characters before the window lower the loss as much as the memory does.
+
+    The gains of real characters are interpolated between the measured numbers of characters.
+    """
+    runs = [run["by_real_tokens"] for run in ROLLING["text"]["runs"]
+            if run["corpus"] == corpus and "by_real_tokens" in run]
+    numbers = [float(number) for number in runs[0]]
+    losses = np.mean([[np.mean(by_position) for by_position in run.values()] for run in runs],
+                     axis=0)
+    return np.interp(gains(corpus, arm).mean(), losses[0] - losses, numbers)
 
 
-@pytest.mark.parametrize("said", [
-    pm(gains("tinyshakespeare", "mean"), sign=""), pm(gains("tinyshakespeare", "memory token"), sign=""),
-    *(f"{worth(corpus, 'mean'):.1f} and {worth(corpus, 'memory token'):.1f}" for corpus in ("tinyshakespeare", "theatre")),
-    *(pm([run["scores"]["one back"] for run in ROLLING["courier"]["runs"] if run["arm"] == arm], 2, "")
-      for arm in ("mean", "mean, detached", "memory token"))])
-def test_readme_says_what_context_rolling_did(said):
-    assert said in README
+@pytest.mark.parametrize("arm", ["mean", "memory token"])
+def test_readme_states_the_measured_gain_by_a_memory(arm):
+    assert mean_and_std(gains("tinyshakespeare", arm), sign="") in README
 
 
-@pytest.mark.parametrize("level", THEATRE["results"], ids=lambda level: f"level {level['level']}")
-def test_the_theatre_s_gate_was_passed_and_readme_says_by_how_much(level):
+@pytest.mark.parametrize("corpus", ["tinyshakespeare", "theatre"])
+def test_readme_states_how_many_real_tokens_a_memory_is_worth(corpus):
+    mean, token = (worth_in_real_tokens(corpus, arm) for arm in ("mean", "memory token"))
+    assert f"{mean:.1f} and {token:.1f}" in README
+
+
+@pytest.mark.parametrize("arm", ["mean", "mean, detached", "memory token"])
+def test_readme_states_the_measured_losses_on_the_courier(arm):
+    scores = [run["scores"]["one back"] for run in ROLLING["courier"]["runs"] if run["arm"] == arm]
+    assert mean_and_std(scores, digits=2, sign="") in README
+
+
+# The Little Theatre -------------------------------------------------------------------------------
+
+each_level = pytest.mark.parametrize(
+    "level", THEATRE["results"], ids=lambda level: f"level {level['level']}")
+
+
+@each_level
+def test_the_gate_of_the_theatre_is_passed_with_every_seed(level):
+    runs = level["runs"]
+    assert level["passed"] and len({run["seed"] for run in runs}) == 3
+    assert max(run["gap_per_character"] for run in runs) < level["gate"]
+    assert max(run["seconds"] for run in runs) <= 180
+
+
+@each_level
+def test_readme_states_the_measured_gap_above_the_floor(level):
     gaps = [run["gap_per_character"] for run in level["runs"]]
-    assert level["passed"] and max(gaps) < level["gate"] and max(run["seconds"] for run in level["runs"]) <= 180
-    assert level["mean"] == pytest.approx(statistics.mean(gaps)) and len({run["seed"] for run in level["runs"]}) == 3
-    assert pm(gaps, 4, "") in README
+    assert level["mean"] == pytest.approx(statistics.mean(gaps))
+    assert mean_and_std(gaps, 4, "") in README

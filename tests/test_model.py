@@ -1,4 +1,7 @@
+"""The GPT: numbers of parameters, causality, logits, positions, initial weights and errors."""
+
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -7,130 +10,226 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from gptlib import GPT, GPTConfig
-from gptlib.block import ATTENTIONS
 from gptlib.model import causality_gap, evaluating
 
-PICO = dict(vocab_size=88, block_size=128, n_layer=8, n_head=8, n_embd=256, bias=True, tie_weights=True, position="none")
-MYGPT = dict(vocab_size=65, block_size=128, n_layer=3, n_head=8, n_embd=512, bias=True, tie_weights=False, position="learned")
-SHAKE = [   # d, layers, heads, time, positions, parameters
+PICOGPT = {"vocab_size": 88, "block_size": 128, "n_layer": 8, "n_head": 8, "n_embd": 256,
+           "bias": True, "tie_weights": True, "position": "none"}
+MYGPT = {"vocab_size": 65, "block_size": 128, "n_layer": 3, "n_head": 8, "n_embd": 512,
+         "bias": True, "tie_weights": False, "position": "learned"}
+SHAKEGPT = [        # n_embd, n_layer, n_head, block_size, position, published number of parameters
     (32, 12, 8, 200, "sinusoidal", 422_528),
     (384, 6, 6, 256, "sinusoidal", 9_684_480),
     (384, 6, 6, 256, "learned", 9_782_784),
 ]
-variants = pytest.mark.parametrize("how", [
-    dict(position=position, tie_weights=tie, bias=bias) for position in ("learned", "sinusoidal", "none") for tie in (True, False)
-    for bias in (True, False)], ids=lambda how: "-".join(map(str, how.values())))
+POSITIONS = ("learned", "sinusoidal", "none")
+each_position = pytest.mark.parametrize("position", POSITIONS)
+each_option = pytest.mark.parametrize("options", [
+    {"position": position, "tie_weights": tie, "bias": bias}
+    for position, tie, bias in product(POSITIONS, (True, False), (True, False))
+], ids=lambda options: "-".join(map(str, options.values())))
 
 
-def shake_gpt(d, layers, heads, T, position):
-    """shakeGPT: a GPT without biases whose norms run over time and channels together."""
-    model = GPT(GPTConfig(vocab_size=66, block_size=T, n_layer=layers, n_head=heads, n_embd=d, mlp_ratio=2, position=position,
-                          bias=False, tie_weights=False))
+def random_ids(B, T):
+    """Return tokens of the small GPT, (B, T), the same in every run."""
+    return torch.randint(11, (B, T), generator=torch.Generator().manual_seed(1))
+
+
+def make_shake_gpt(n_embd, n_layer, n_head, block_size, position):
+    """Return shakeGPT: a GPT without biases, whose norms run over time and channels together."""
+    model = GPT(GPTConfig(vocab_size=66, block_size=block_size, n_layer=n_layer, n_head=n_head,
+                          n_embd=n_embd, mlp_ratio=2, position=position))
+    shape = (block_size, n_embd)
     for block in model.blocks:
-        block.norm1, block.norm2 = nn.LayerNorm((T, d)), nn.LayerNorm((T, d))
-    model.final_norm = nn.LayerNorm((T, d))
+        block.norm1, block.norm2 = nn.LayerNorm(shape), nn.LayerNorm(shape)
+    model.final_norm = nn.LayerNorm(shape)
     return model
 
 
-@pytest.mark.parametrize("how, published", [(PICO, 6_341_120), (MYGPT, 9_590_272)], ids=["picogpt", "mygpt"])
-def test_parameters_are_as_many_as_published(how, published):
-    assert GPT(GPTConfig(**how)).parameter_table()["total"] == published
+# Numbers of parameters ----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("options, published", [(PICOGPT, 6_341_120), (MYGPT, 9_590_272)],
+                         ids=["PicoGPT", "MyGPT"])
+def test_number_of_parameters_is_the_published_one(options, published):
+    assert GPT(GPTConfig(**options)).parameter_table()["total"] == published
 
 
-@pytest.mark.parametrize("d, layers, heads, T, position, published", SHAKE, ids=["v1", "v2", "v3"])
-def test_shakegpts_parameters_are_as_many_as_published(d, layers, heads, T, position, published):
-    V, d_h = 66, 2 * d
-    formula = d * V + 2 * d * T + layers * (4 * d * d + 4 * d * T + 2 * d * d_h) + d * V + (T * d if position == "learned" else 0)
-    model = shake_gpt(d, layers, heads, T, position)
-    assert sum(p.numel() for p in model.parameters()) == model.parameter_table()["total"] == formula == published
+@pytest.mark.parametrize("n_embd, n_layer, n_head, block_size, position, published", SHAKEGPT,
+                         ids=["v1", "v2", "v3"])
+def test_shakegpt_has_the_published_number_of_parameters(
+    n_embd, n_layer, n_head, block_size, position, published
+):
+    V, C, T = 66, n_embd, block_size
+    hidden = 2 * C
+    token_embedding = V * C
+    positions = T * C if position == "learned" else 0
+    attention = C * 3 * C + C * C               # qkv, proj
+    feed_forward = C * hidden + hidden * C      # fc, proj
+    norm = T * C + T * C                        # weight, bias
+    block = norm + attention + norm + feed_forward
+    head = C * V
+    formula = token_embedding + positions + n_layer * block + norm + head
+
+    model = make_shake_gpt(n_embd, n_layer, n_head, block_size, position)
+    assert formula == published
+    assert model.parameter_table()["total"] == published
+    assert sum(p.numel() for p in model.parameters()) == published
 
 
-@variants
-def test_the_parts_add_up_to_the_total(tiny, how):
-    table = tiny(**how).parameter_table()
-    assert sum(table.values()) == 2 * table["total"]
+@each_option
+def test_parameter_table_follows_the_formulas(tiny, options):
+    model = tiny(**options)
+    V, T, C, n_layer = 11, 8, 12, 2             # the shape of the small GPT in conftest.py
+    hidden = 4 * C
+    bias = 1 if options["bias"] else 0
+    qkv = C * 3 * C + bias * 3 * C
+    attention_proj = C * C + bias * C
+    fc = C * hidden + bias * hidden
+    feed_forward_proj = hidden * C + bias * C
+    norm = C + bias * C
+    expected = {
+        "token embedding": V * C,
+        "positions": T * C if options["position"] == "learned" else 0,
+        "attention": n_layer * (qkv + attention_proj),
+        "feed-forward": n_layer * (fc + feed_forward_proj),
+        "norms": n_layer * 2 * norm + norm,
+        "head": 0 if options["tie_weights"] else V * C,
+    }
+    assert model.parameter_table() == expected | {"total": sum(expected.values())}
 
 
-@variants
-def test_parameters_follow_the_formula(tiny, how):
-    V, T, C, N, bias = 11, 8, 12, 2, how["bias"]
-    block = 4 * C * C + 8 * C * C + 2 * C + bias * (4 * C + 5 * C + 2 * C)
-    head = 0 if how["tie_weights"] else V * C
-    positions = T * C if how["position"] == "learned" else 0
-    assert tiny(**how).parameter_table()["total"] == V * C + positions + N * block + C + bias * C + head
+@each_option
+def test_parts_of_the_parameter_table_add_up_to_the_total(tiny, options):
+    model = tiny(**options)
+    table = model.parameter_table()
+    total = table.pop("total")
+    assert sum(table.values()) == total == sum(p.numel() for p in model.parameters())
 
 
-@variants
-@pytest.mark.parametrize("shape", [{}, dict(n_head=1, n_embd=2, n_layer=1, block_size=2),
-                                   dict(n_head=3, n_embd=6, block_size=13, mlp_ratio=1)], ids=["plain", "smallest", "odd"])
-def test_no_gpt_sees_ahead(tiny, how, shape):
-    model = tiny(**how | shape)
-    idx = torch.randint(11, (2, model.block_size), generator=torch.Generator().manual_seed(1))
-    assert all(causality_gap(model, idx, position) < 1e-6 for position in range(1, model.block_size))
+# Causality ----------------------------------------------------------------------------------------
+
+@each_option
+@pytest.mark.parametrize("shape", [
+    {},
+    {"n_head": 1, "n_embd": 2, "n_layer": 1, "block_size": 2},
+    {"n_head": 3, "n_embd": 6, "block_size": 13, "mlp_ratio": 1},
+], ids=["usual", "smallest", "odd"])
+def test_logits_do_not_depend_on_later_tokens(tiny, options, shape):
+    model = tiny(**options | shape)
+    idx = random_ids(2, model.block_size)
+    for position in range(1, model.block_size):
+        assert causality_gap(model, idx, position) < 1e-6
 
 
-def test_norms_over_time_see_ahead():
+def test_norms_over_time_depend_on_later_tokens():
     torch.manual_seed(0)
-    model = shake_gpt(12, 1, 2, 8, "sinusoidal")
-    assert all(causality_gap(model, torch.arange(8)[None], position) > 1e-4 for position in range(1, 8))
+    model = make_shake_gpt(n_embd=12, n_layer=1, n_head=2, block_size=8, position="sinusoidal")
+    for position in range(1, 8):
+        assert causality_gap(model, torch.arange(8)[None], position) > 1e-4
 
 
 class SeesAhead(nn.Module):
-    """Each position's logits are the token `steps` later, where there is one."""
+    """A model that is not causal: its logits show the token that is `steps` positions later."""
 
     def __init__(self, steps):
         super().__init__()
         self.steps = steps
 
     def forward(self, idx):
-        return F.one_hot(F.pad(idx, (0, self.steps))[:, self.steps:], 11).float()
+        later = F.pad(idx, (0, self.steps))[:, self.steps:]
+        return F.one_hot(later, 11).float()
 
 
-def test_the_causality_gap_finds_a_look_of_any_distance():
-    idx = torch.arange(8)[None]
-    assert causality_gap(SeesAhead(0), idx, 5) == 0
-    assert [causality_gap(SeesAhead(steps), idx, 5) for steps in (1, 2, 5)] == [1, 1, 1]
+@pytest.mark.parametrize("steps, gap", [(0, 0), (1, 1), (2, 1), (5, 1)])
+def test_causality_gap_finds_a_look_ahead_of_any_distance(steps, gap):
+    assert causality_gap(SeesAhead(steps), torch.arange(8)[None], position=5) == gap
 
 
-@pytest.mark.parametrize("idx, position", [(torch.arange(8)[None], 0), (torch.zeros(1, 8, dtype=torch.long), 5)])
-def test_the_causality_gap_refuses_to_compare_nothing(idx, position):
+@pytest.mark.parametrize("idx, position", [
+    (torch.arange(8)[None], 0),
+    (torch.zeros(1, 8, dtype=torch.long), 5),
+], ids=["nothing before position 0", "no other token"])
+def test_causality_gap_refuses_to_compare_nothing(idx, position):
     with pytest.raises(ValueError, match="nothing to compare"):
         causality_gap(SeesAhead(1), idx, position)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_causality_gap_leaves_the_model_as_it_was(tiny, training):
+def test_causality_gap_switches_dropout_off_and_restores_the_mode(tiny, training):
     model = tiny(dropout=0.5).train(training)
     assert causality_gap(model, torch.arange(8)[None], 4) < 1e-6
     assert all(module.training is training for module in model.modules())
 
 
-@variants
-def test_logits_are_the_blocks_of_tokens_and_positions_normed_and_read_by_the_head(tiny, how):
-    model = tiny(**how).double()
+# Logits -------------------------------------------------------------------------------------------
+
+@each_option
+def test_logits_are_the_normalized_output_of_the_blocks_times_the_output_matrix(tiny, options):
+    model = tiny(**options).double()
     idx = torch.arange(10).view(2, 5)
     x = model.positions(model.token_embedding(idx))
     for block in model.blocks:
         x = block(x)
-    matrix = model.token_embedding.weight if how["tie_weights"] else model.head.weight
-    assert_close(model(idx), F.layer_norm(x, (12,), model.final_norm.weight, model.final_norm.bias) @ matrix.T)
+    x = F.layer_norm(x, (12,), model.final_norm.weight, model.final_norm.bias)
+    matrix = model.token_embedding.weight if options["tie_weights"] else model.head.weight
+    assert_close(model(idx), x @ matrix.T)
 
 
 @pytest.mark.parametrize("T", [1, 5, 8])
-def test_a_window_may_be_shorter_than_the_block(tiny, T):
+def test_window_may_be_shorter_than_the_block(tiny, T):
     assert tiny()(torch.zeros(2, T, dtype=torch.long)).shape == (2, T, 11)
 
 
-def test_a_window_longer_than_the_block_is_refused(tiny):
-    with pytest.raises(ValueError, match="a window of 9 tokens is longer than block_size=8"):
+def test_window_longer_than_the_block_is_refused(tiny):
+    with pytest.raises(ValueError) as error:
         tiny()(torch.zeros(1, 9, dtype=torch.long))
+    assert str(error.value) == "a window of 9 tokens is longer than block_size=8: pass the last 8"
 
 
-@pytest.mark.parametrize("wrong", [11, -1])
-def test_an_id_beyond_the_vocabulary_is_refused(tiny, wrong):
-    with pytest.raises(ValueError, match=r"the model knows 0 … 10: was the text encoded by another tokenizer\?"):
-        tiny()(torch.tensor([[0, wrong]]))
+@pytest.mark.parametrize("idx, message", [
+    (torch.tensor([[0, 11]]), "token ids run from 0 to 11, but the model knows 0 … 10: "
+                              "was the text encoded by another tokenizer?"),
+    (torch.tensor([[0, -1]]), "token ids run from -1 to 0, but the model knows 0 … 10: "
+                              "was the text encoded by another tokenizer?"),
+    (torch.tensor([[0.0, 1.0]]),
+     "token ids should be torch.int64, not torch.float32: use ids.long()"),
+    (torch.tensor([[0, 1]], dtype=torch.uint8),
+     "token ids should be torch.int64, not torch.uint8: use ids.long()"),
+], ids=["too large", "negative", "float", "uint8"])
+@pytest.mark.parametrize("with_cache", [False, True])
+def test_wrong_ids_are_refused(tiny, idx, message, with_cache):
+    model = tiny()
+    cache = model.new_cache(1) if with_cache else None
+    with pytest.raises(ValueError) as error:
+        model(idx, cache)
+    assert str(error.value) == message
 
+
+def test_int32_ids_give_the_logits_of_int64_ids(tiny):
+    model, idx = tiny(), random_ids(2, 8)
+    assert torch.equal(model(idx.int()), model(idx))
+
+
+def test_dropout_acts_in_training_only(tiny):
+    model, idx = tiny(dropout=0.5), torch.arange(8)[None]
+    assert not torch.equal(model(idx), model(idx))
+    model.eval()
+    assert torch.equal(model(idx), model(idx))
+
+
+def test_every_parameter_gets_a_gradient(tiny):
+    model = tiny(bias=True, tie_weights=False)
+    logits = model(torch.arange(8)[None]).flatten(0, 1)
+    F.cross_entropy(logits, torch.arange(8)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+
+
+def test_config_dict_builds_the_config_again(tiny):
+    model = tiny(bias=True)
+    assert GPTConfig(**model.config_dict()) == model.config
+
+
+# Positions ----------------------------------------------------------------------------------------
 
 def test_learned_positions_add_one_row_of_their_table_to_each_position(tiny):
     positions = tiny(position="learned").positions
@@ -138,131 +237,144 @@ def test_learned_positions_add_one_row_of_their_table_to_each_position(tiny):
     assert_close(positions(x) - x, positions.table.weight[:5].expand(2, 5, 12))
 
 
-def test_sinusoidal_positions_are_sines_and_cosines_of_growing_length(tiny):
+def test_sinusoidal_positions_follow_the_formula(tiny):
     positions = tiny(position="sinusoidal").positions
-    waves = torch.tensor([[f(t / 10_000 ** (i / 12)) for i in range(0, 12, 2) for f in (math.sin, math.cos)] for t in range(8)])
-    added = positions(torch.zeros(1, 8, 12))[0]
-    assert_close(added / added[0, 1], waves, rtol=1e-4, atol=1e-5)      # cos(0) = 1 shows the scale
+    C, T = 12, 8
+    expected = torch.zeros(T, C)
+    for t in range(T):
+        for i in range(0, C, 2):
+            angle = t / 10_000 ** (i / C)
+            expected[t, i], expected[t, i + 1] = math.sin(angle), math.cos(angle)
+    added = positions(torch.zeros(1, T, C))[0]
+    scale = added[0, 1]                         # cos(0) = 1
+    assert_close(added / scale, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("position", ["learned", "sinusoidal", "none"])
-def test_positions_may_start_anywhere_and_elsewhere_in_each_row(tiny, position):
+@each_position
+def test_positions_may_start_anywhere(tiny, position):
     positions, x = tiny(position=position).positions, torch.randn(3, 8, 12)
-    assert torch.equal(positions(x[:, 2:6], 2), positions(x)[:, 2:6])
-    start = torch.tensor([5, 0, 7])
-    assert torch.equal(positions(x[torch.arange(3), start][:, None], start)[:, 0], positions(x)[torch.arange(3), start])
+    expected = positions(x)                                             # positions 0 … 7
+    assert torch.equal(positions(x[:, 2:6], torch.arange(2, 6).expand(3, 4)), expected[:, 2:6])
 
 
-@pytest.mark.parametrize("position, told_apart", [("learned", True), ("sinusoidal", True), ("none", False)])
-def test_one_layer_tells_the_order_of_earlier_tokens_by_their_positions_alone(tiny, position, told_apart):
+@each_position
+def test_rows_may_have_different_positions(tiny, position):
+    positions, x = tiny(position=position).positions, torch.randn(3, 8, 12)
+    expected = positions(x)
+    rows, t = torch.arange(3), torch.tensor([5, 0, 7])
+    assert torch.equal(positions(x[rows, t][:, None], t[:, None])[:, 0], expected[rows, t])
+
+
+@pytest.mark.parametrize("position, depends", [
+    ("learned", True), ("sinusoidal", True), ("none", False),
+])
+def test_one_layer_needs_positions_to_know_the_order_of_earlier_tokens(tiny, position, depends):
     model = tiny(position=position, n_layer=1).double()
-    last = model(torch.tensor([[1, 2, 3, 4], [3, 1, 2, 4]]))[:, -1]
-    assert ((last[0] - last[1]).abs().max() > 1e-6) == told_apart
+    one_order, other_order = model(torch.tensor([[1, 2, 3, 4], [3, 1, 2, 4]]))[:, -1]
+    assert ((one_order - other_order).abs().max() > 1e-6) == depends
 
 
-@pytest.mark.parametrize("tie", [True, False])
-def test_an_untrained_gpt_guesses(tie):
+# Initial weights (the table of GPT.init_weights) --------------------------------------------------
+
+each_initial_model = pytest.mark.parametrize("init, tie_weights", [
+    ("scaled", False), ("scaled", True), ("gpt2", False), ("gpt2", True),
+])
+
+
+def make_initial_gpt(init, tie_weights, position="learned"):
+    """Return a new GPT, large enough to measure standard deviations of its weights."""
     torch.manual_seed(0)
-    model = GPT(GPTConfig(vocab_size=65, block_size=32, n_layer=2, n_head=2, n_embd=32, tie_weights=tie))
+    return GPT(GPTConfig(vocab_size=65, n_layer=3, n_head=2, n_embd=64, mlp_ratio=4, bias=True,
+                         tie_weights=tie_weights, position=position, init=init))
+
+
+def assert_std(weight, std):
+    assert weight.std().item() == pytest.approx(std, rel=0.05)
+    assert abs(weight.mean().item()) < 0.1 * std
+
+
+def std_of_linear(init, fan_in):
+    return {"scaled": 1 / math.sqrt(fan_in), "gpt2": 0.02}[init]
+
+
+@each_initial_model
+def test_linear_layers_are_scaled_by_the_number_of_their_inputs(init, tie_weights):
+    for block in make_initial_gpt(init, tie_weights).blocks:
+        assert_std(block.attention.qkv.weight, std_of_linear(init, fan_in=64))
+        assert_std(block.feed_forward.fc.weight, std_of_linear(init, fan_in=64))
+
+
+@each_initial_model
+def test_residual_projections_are_scaled_by_depth(init, tie_weights):
+    n_layer = 3
+    depth = math.sqrt(2 * n_layer)
+    for block in make_initial_gpt(init, tie_weights).blocks:
+        assert_std(block.attention.proj.weight, std_of_linear(init, fan_in=64) / depth)
+        assert_std(block.feed_forward.proj.weight, std_of_linear(init, fan_in=4 * 64) / depth)
+
+
+@each_initial_model
+def test_output_layer_has_std_002(init, tie_weights):
+    model = make_initial_gpt(init, tie_weights)
+    assert_std(model.token_embedding.weight if tie_weights else model.head.weight, 0.02)
+
+
+@each_initial_model
+def test_embeddings_have_std_03_only_if_scaled_and_untied(init, tie_weights):
+    model = make_initial_gpt(init, tie_weights)
+    std = 0.3 if init == "scaled" and not tie_weights else 0.02
+    assert_std(model.token_embedding.weight, std)
+    assert_std(model.positions.table.weight, std)
+
+
+@each_initial_model
+def test_sinusoidal_positions_are_as_large_as_token_embeddings(init, tie_weights):
+    model = make_initial_gpt(init, tie_weights, position="sinusoidal")
+    added = model.positions(torch.zeros(1, 64, 64))
+    root_mean_square = added.square().mean().sqrt().item()
+    assert root_mean_square == pytest.approx(model.token_embedding.weight.std().item(), rel=0.05)
+
+
+@each_initial_model
+def test_biases_start_at_zero_and_norm_weights_at_one(init, tie_weights):
+    for name, parameter in make_initial_gpt(init, tie_weights).named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any(), name
+        if "norm" in name and name.endswith("weight"):
+            assert torch.all(parameter == 1), name
+
+
+@each_initial_model
+def test_loss_of_an_untrained_gpt_is_near_ln_vocab_size(init, tie_weights):
+    model = make_initial_gpt(init, tie_weights)
     x, y = torch.randint(65, (2, 8, 32))
-    assert F.cross_entropy(model(x).flatten(0, 1), y.flatten()).item() == pytest.approx(math.log(65), abs=0.1)
+    loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten())
+    assert loss.item() == pytest.approx(math.log(65), abs=0.1)
 
 
-@pytest.mark.parametrize("init, std", [("scaled", lambda fan_in: fan_in ** -0.5), ("gpt2", lambda fan_in: 0.02)], ids=["scaled", "gpt2"])
-def test_what_adds_to_the_residual_stream_starts_smaller_by_the_root_of_how_many_do(init, std):
-    torch.manual_seed(0)
-    model = GPT(GPTConfig(vocab_size=65, n_layer=3, n_head=2, n_embd=64, mlp_ratio=4, tie_weights=False, init=init))
-    for block in model.blocks:
-        found = [layer.weight.std().item() for layer in (block.attention.qkv, block.feed_forward[0], block.attention.proj,
-                                                         block.feed_forward[2])]
-        assert found == pytest.approx([std(64), std(64), std(64) / 6 ** 0.5, std(256) / 6 ** 0.5], rel=0.05)
-    assert model.head.weight.std().item() == pytest.approx(0.02, rel=0.05)
-
-
-def test_dropout_is_on_in_training_only(tiny):
-    model, idx = tiny(dropout=0.5), torch.arange(8)[None]
-    assert not torch.equal(model(idx), model(idx))
-    model.eval()
-    assert torch.equal(model(idx), model(idx))
-
-
-def test_every_parameter_learns(tiny):
-    model = tiny(bias=True, tie_weights=False)
-    F.cross_entropy(model(torch.arange(8)[None]).flatten(0, 1), torch.arange(8)).backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-def test_the_config_comes_back_as_a_dict(tiny):
-    model = tiny(bias=True)
-    assert GPTConfig(**model.config_dict()) == model.config
-
-
-@variants
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("shift", [False, True], ids=["", "shifted"])
-def test_logits_are_the_same_with_a_cache(tiny, how, attention, shift):
-    model, idx = tiny(**how, attention=attention, token_shift=shift).double(), torch.arange(16).view(2, 8) % 11
-    cache = model.new_cache()
-    said = [model(idx[:, :3], cache), *(model(idx[:, t:t + 1], cache) for t in range(3, 8))]
-    assert cache.length == 8
-    assert_close(torch.cat(said, dim=1), model(idx))
-
-
-def test_rows_of_a_cache_may_hold_texts_of_different_lengths(tiny):
-    model, idx, lengths = tiny().double(), torch.arange(24).view(3, 8) % 11, torch.tensor([2, 5, 1])
-    cache = model.new_cache()
-    model(idx[:, :5], cache)
-    cache.length = lengths
-    for step in range(3):
-        here = lengths + step
-        said = model(idx[torch.arange(3), here][:, None], cache)[:, 0]
-        assert_close(said, model(idx)[torch.arange(3), here])
-    assert cache.length.tolist() == [5, 8, 4] and lengths.tolist() == [2, 5, 1]
-
-
-def test_a_cache_that_holds_tokens_takes_one_more_at_a_time(tiny):
-    model = tiny()
-    cache = model.new_cache()
-    model(torch.zeros(1, 3, dtype=torch.long), cache)
-    with pytest.raises(ValueError, match="the cache holds 3 tokens already: give it one more at a time, not 2"):
-        model(torch.zeros(1, 2, dtype=torch.long), cache)
-    assert cache.length == 3
-
-
-@pytest.mark.parametrize("length", [8, torch.tensor([3, 8])], ids=["all", "one row"])
-def test_a_full_cache_takes_no_more(tiny, length):
-    model = tiny()
-    cache = model.new_cache()
-    model(torch.zeros(2, 8, dtype=torch.long), cache)
-    cache.length = length
-    with pytest.raises(ValueError, match="the cache is full: it holds block_size=8 tokens"):
-        model(torch.zeros(2, 1, dtype=torch.long), cache)
-
-
-def test_a_prompt_longer_than_the_block_is_refused_with_a_cache_too(tiny):
-    model = tiny()
-    with pytest.raises(ValueError, match="a window of 9 tokens is longer than block_size=8"):
-        model(torch.zeros(1, 9, dtype=torch.long), model.new_cache())
-
+# evaluating ---------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_evaluating_gives_every_module_its_own_mode_back(tiny, fails):
+def test_evaluating_restores_the_mode_of_each_module_even_after_an_exception(tiny, fails):
     model = tiny(dropout=0.5).train()
-    model.blocks[0].eval()                                              # one block frozen by its owner
+    model.blocks[0].eval()                      # a frozen block
     modes = [module.training for module in model.modules()]
     try:
         with evaluating(model):
-            assert not any(module.training for module in model.modules()) and not torch.is_grad_enabled()
+            assert not any(module.training for module in model.modules())
+            assert not torch.is_grad_enabled()
             if fails:
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
         pass
-    assert [module.training for module in model.modules()] == modes and torch.is_grad_enabled()
+    assert [module.training for module in model.modules()] == modes
+    assert torch.is_grad_enabled()
 
 
-def test_evaluating_reaches_a_training_module_in_a_model_that_is_not(tiny):
+def test_evaluating_switches_off_a_training_module_inside_a_model_in_evaluation_mode(tiny):
     model = tiny(dropout=0.5).eval()
     model.blocks[1].train()
     with evaluating(model):
         assert not model.blocks[1].training
-    assert model.blocks[1].training and not model.training
+    assert model.blocks[1].training
+    assert not model.training

@@ -1,3 +1,5 @@
+"""A plan counts what a real model and a real run need: parameters, FLOP, bytes and seconds."""
+
 import json
 import re
 import time
@@ -10,29 +12,38 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
+import gptlib.plan
 from gptlib import GPT, GPTConfig, TrainConfig, get_batch, train
 from gptlib.__main__ import main
 from gptlib.config import ConfigError
-from gptlib.context_rolling import RollingConfig, make_model
 from gptlib.plan import Speed, calibrate, clock, plan_run, readable
 from gptlib.plot import new_figure, plot_memory
 from gptlib.train import make_optimizer
+from gptlib.variants.build import make_model
+from gptlib.variants.config import VariantConfig
 
 IDS = torch.randint(65, (40_000,), generator=torch.Generator().manual_seed(0))
+SMALL = GPTConfig(65, block_size=8, n_layer=1, n_head=1, n_embd=8)
 SHAPES = {
     "chapter 4": GPTConfig(65),
-    "wide": GPTConfig(65, block_size=32, n_layer=2, n_head=4, n_embd=256, mlp_ratio=2, bias=True),
-    "long, many heads": GPTConfig(65, block_size=256, n_layer=2, n_head=16, n_embd=64, position="sinusoidal"),
-    "large vocabulary, tied": GPTConfig(5000, block_size=16, n_layer=1, n_head=2, n_embd=64, tie_weights=True, position="none"),
+    "wide": GPTConfig(
+        65, block_size=32, n_layer=2, n_head=4, n_embd=256, mlp_ratio=2, bias=True),
+    "long, many heads": GPTConfig(
+        65, block_size=256, n_layer=2, n_head=16, n_embd=64, position="sinusoidal"),
+    "large vocabulary, tied": GPTConfig(
+        5000, block_size=16, n_layer=1, n_head=2, n_embd=64, tie_weights=True, position="none"),
     "dropout": GPTConfig(65, block_size=128, n_layer=3, n_head=6, n_embd=96, dropout=0.2),
-    "rolling": RollingConfig(65, block_size=64, window=16, n_layer=3, n_embd=64),
-    "rolling, memory tokens": RollingConfig(65, block_size=64, window=32, n_layer=2, n_embd=96, memory="tokens", n_memory=2),
+    "rolling": VariantConfig(
+        65, block_size=64, n_layer=3, n_embd=64, memory="mean", window=16),
+    "rolling, memory tokens": VariantConfig(
+        65, block_size=64, n_layer=2, n_embd=96, memory="tokens", window=32, n_memory=2),
 }
 each_shape = pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
 
 
 def plan(config, train_tokens=10_000, val_tokens=1_000, speed=None, **training):
-    return plan_run(config, TrainConfig(**{"batch_size": 4} | training), train_tokens, val_tokens, speed)
+    train_config = TrainConfig(**{"batch_size": 4} | training)
+    return plan_run(config, train_config, train_tokens, val_tokens, speed)
 
 
 def loss_of(model, config, B=4):
@@ -40,114 +51,155 @@ def loss_of(model, config, B=4):
     return cross_entropy(model(x).flatten(0, 1), y.flatten())
 
 
-# counting
+def nbytes(tensors):
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+# Counts -------------------------------------------------------------------------------------------
+
 
 @each_shape
-def test_parameters_are_those_of_the_model_when_built(config):
+def test_planned_parameters_equal_those_of_the_built_model(config):
     assert plan(config).parameters == make_model(config).parameter_table()
 
 
-def test_a_model_that_no_machine_here_could_hold_is_counted():
-    huge = plan(GPTConfig(50_000, block_size=2048, n_layer=96, n_head=96, n_embd=12_288))
-    assert huge.parameters["total"] == 96 * 12 * 12_288 ** 2 + (2 * 50_000 + 2048 + 2 * 96 + 1) * 12_288
+def test_a_model_too_large_for_this_machine_can_be_planned():
+    V, T, L, C = 50_000, 2048, 96, 12_288
+    huge = plan(GPTConfig(V, block_size=T, n_layer=L, n_head=96, n_embd=C))
+    blocks = L * 12 * C ** 2
+    norms = (2 * L + 1) * C
+    embeddings_and_head = 2 * V * C
+    positions = T * C
+    assert huge.parameters["total"] == blocks + norms + embeddings_and_head + positions
 
 
-def test_planning_draws_no_random_numbers():
+def test_planning_and_calibrating_leave_the_random_state_unchanged():
     before = torch.random.get_rng_state()
     plan(SHAPES["chapter 4"])
-    calibrate(GPTConfig(65, block_size=8, n_layer=1, n_embd=8), TrainConfig(device="cpu"), IDS, IDS[:100], steps=1)
+    calibrate(SMALL, TrainConfig(device="cpu"), IDS, IDS[:100], steps=1)
     assert torch.random.get_rng_state().equal(before)
 
 
 @each_shape
-def test_arithmetic_is_what_the_flop_counter_sees_in_both_directions(config):
-    """Exactly, apart from biases: with attention in single products, the fused kernel's are not counted on CPUs."""
+def test_planned_flops_equal_those_of_pytorchs_counter(config):
+    # The counter sees single products only. It does not count a fused attention kernel on a CPU.
     model = make_model(config)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        loss_of(model, config).backward()
-    assert plan(config).flops_per_token == pytest.approx(counter.get_total_flops() / (4 * config.block_size), rel=1e-9)
+        loss_of(model, config, B=4).backward()
+    counted = counter.get_total_flops() / (4 * config.block_size)
+    assert plan(config).flops_per_token == pytest.approx(counted, rel=1e-9)
 
 
 @each_shape
-def test_activations_are_the_bytes_kept_for_the_backward_pass(config):
+def test_planned_activations_equal_the_bytes_saved_for_the_backward_pass(config):
     model = make_model(config)
-    model_owns = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    kept = {}
+    tensors = (*model.parameters(), *model.buffers())
+    own = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+    saved = {}
 
     def pack(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor          # alive, so that no address is used twice
+        # The tensor stays alive in `saved`, so that no address is used twice.
+        saved[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = loss_of(model, config)
-    measured = sum(tensor.untyped_storage().nbytes() for address, tensor in kept.items() if address not in model_owns)
-    assert loss.requires_grad and plan(config).memory["activations"] == pytest.approx(measured, rel=0.02)   # 0.25 was asked for
+    assert loss.requires_grad
+    measured = sum(tensor.untyped_storage().nbytes()
+                   for address, tensor in saved.items() if address not in own)
+    assert plan(config).memory["activations"] == pytest.approx(measured, rel=0.02)
 
 
 @each_shape
-def test_weights_gradients_and_the_optimizer_state_are_counted_to_the_byte(config):
+def test_weights_gradients_and_optimizer_state_are_counted_to_the_byte(config):
     model = make_model(config)
     optimizer = make_optimizer(model, TrainConfig())
     loss_of(model, config, B=1).backward()
     optimizer.step()
+    states = [value for state in optimizer.state.values() for value in state.values()]
     memory = plan(config).memory
-    assert memory["weights"] == sum(p.nbytes for p in model.parameters())
-    assert memory["gradients"] == sum(p.grad.nbytes for p in model.parameters())
-    assert memory["AdamW state"] == sum(value.nbytes for state in optimizer.state.values() for value in state.values())
+    assert memory["weights"] == nbytes(model.parameters())
+    assert memory["gradients"] == nbytes(p.grad for p in model.parameters())
+    assert memory["AdamW state"] == nbytes(states)
 
 
-def test_the_peak_is_at_the_fullest_of_three_moments():
-    config = GPTConfig(65)
-    n_weights = 4 * plan(config).parameters["total"]
-    moments = {         # how to reach it, and the bytes that come then on top of weights, gradients and AdamW's state
-        "a training step": ({"batch_size": 200}, lambda memory: memory["activations"] + 2 * 4 * 65 * 200 * 64),
-        "an evaluation": ({"batch_size": 1, "val_tokens": 100_000}, lambda memory: 8192 * 4 * (11 * 128 + 65)),
-        "the writing of a checkpoint": ({"batch_size": 1, "val_tokens": 65}, lambda memory: 3 * n_weights + 2 * memory["AdamW state"]),
-    }
-    for name, (how, extra) in moments.items():
-        planned = plan(config, **how)
-        standing = 2 * n_weights + planned.memory["AdamW state"]
-        assert planned.peak_moment == name and planned.peak == standing + extra(planned.memory)
+def training_step_bytes(memory, weights):
+    gradients_of_logits = 2 * 4 * 65 * 200 * 64
+    return memory["activations"] + gradients_of_logits
+
+
+def evaluation_bytes(memory, weights):
+    return 8192 * 4 * (11 * 128 + 65)
+
+
+def checkpoint_bytes(memory, weights):
+    copy = weights
+    return copy + 2 * (weights + memory["AdamW state"])
+
+
+@pytest.mark.parametrize("moment, settings, extra_bytes", [
+    ("a training step", {"batch_size": 200}, training_step_bytes),
+    ("an evaluation", {"batch_size": 1, "val_tokens": 100_000}, evaluation_bytes),
+    ("the writing of a checkpoint", {"batch_size": 1, "val_tokens": 65}, checkpoint_bytes),
+])
+def test_the_peak_is_at_the_fullest_of_three_moments(moment, settings, extra_bytes):
+    planned = plan(GPTConfig(65), **settings)
+    weights = 4 * planned.parameters["total"]
+    always = 2 * weights + planned.memory["AdamW state"]
+    assert planned.peak_moment == moment
+    assert planned.peak == always + extra_bytes(planned.memory, weights)
 
 
 @pytest.mark.parametrize("max_steps, eval_interval", [(6, 2), (6, 4), (3, 10), (1, 1)])
-def test_evaluations_and_tokens_are_those_of_the_run(max_steps, eval_interval):
-    config = GPTConfig(65, block_size=8, n_layer=1, n_head=1, n_embd=8)
-    training = TrainConfig(max_steps=max_steps, eval_interval=eval_interval, batch_size=2, device="cpu")
-    history = train(GPT(config), IDS[:200], IDS[:50], 8, training, progress=False).history
-    planned = plan_run(config, training, 200, 50)
-    assert (planned.evaluations, planned.tokens) == (len(history), history[-1]["tokens"])
-    assert planned.epochs == planned.tokens / 200 and planned.tokens_per_parameter == planned.tokens / planned.parameters["total"]
-    assert planned.chinchilla_tokens == 20 * planned.parameters["total"]
+def test_planned_evaluations_and_tokens_equal_those_of_a_run(max_steps, eval_interval):
+    training = TrainConfig(max_steps=max_steps, eval_interval=eval_interval, batch_size=2,
+                           device="cpu")
+    history = train(GPT(SMALL), IDS[:200], IDS[:50], 8, training, progress=False).history
+    planned = plan_run(SMALL, training, 200, 50)
+    assert planned.evaluations == len(history)
+    assert planned.tokens == history[-1]["tokens"]
+    assert planned.epochs == planned.tokens / 200
 
 
-# time
+def test_chinchillas_rule_is_20_tokens_a_parameter():
+    planned = plan(SMALL)
+    total = planned.parameters["total"]
+    assert planned.tokens_per_parameter == planned.tokens / total
+    assert planned.chinchilla_tokens == 20 * total
 
-def test_time_adds_steps_and_evaluations():
-    planned = plan(SHAPES["chapter 4"], speed=Speed(step=0.5, evaluation=3.0), max_steps=10, eval_interval=5)
-    assert planned.seconds == 10 * 0.5 + 3 * 3.0 and plan(SHAPES["chapter 4"]).seconds is None
+
+# Time ---------------------------------------------------------------------------------------------
 
 
-def test_a_short_run_takes_the_time_that_was_planned_within_a_factor_of_two():
-    """Evaluations included: they are half of this run."""
+def test_seconds_are_those_of_steps_evaluations_and_checkpoints():
+    speed = Speed(step=0.5, evaluation=3.0, checkpoint=0.25)
+    planned = plan(SHAPES["chapter 4"], speed=speed, max_steps=10, eval_interval=5)
+    assert planned.seconds == 10 * 0.5 + 3 * (3.0 + 0.25)
+    assert plan(SHAPES["chapter 4"]).seconds is None
+
+
+def test_a_short_run_takes_the_planned_time_within_a_factor_of_two():
+    # Half of this run's time is evaluation. A busy machine may spoil one comparison, but not three.
     config = GPTConfig(65, block_size=32, n_layer=2, n_head=2, n_embd=64)
     training = TrainConfig(max_steps=120, eval_interval=15, device="cpu")
-    for _ in range(3):                                      # a busy machine may spoil one comparison, not three
-        planned = plan_run(config, training, len(IDS), len(IDS), calibrate(config, training, IDS, IDS)).seconds
+    for _ in range(3):
+        speed = calibrate(config, training, IDS, IDS)
+        planned = plan_run(config, training, len(IDS), len(IDS), speed).seconds
         start = time.perf_counter()
         train(GPT(config), IDS, IDS, 32, training, progress=False)
-        taken = time.perf_counter() - start
-        if taken / 2 < planned < 2 * taken:
+        measured = time.perf_counter() - start
+        if measured / 2 < planned < 2 * measured:
             return
-    raise AssertionError(f"{planned:.2f} s planned, {taken:.2f} s taken")
+    raise AssertionError(f"{planned:.2f} s planned, {measured:.2f} s measured")
 
 
-def test_the_first_steps_and_the_odd_slow_one_do_not_count(monkeypatch):
-    """Steps of 1 s after a slow start, one of them disturbed; 16 s for two batches of the evaluation."""
-    import gptlib.plan as module
-    now = iter([0.0, 100.0, 200.0, 201.0, 251.0, 252.0, 300.0, 316.0])
-    monkeypatch.setattr(module.time, "perf_counter", lambda: next(now))
-    monkeypatch.setattr(module, "evaluate", lambda *_: None)
+def test_a_calibration_takes_the_median_step_after_the_warm_up(monkeypatch):
+    """Steps of 1 s come after a slow start, one of them is disturbed. Two batches take 16 s."""
+    ends_of_steps = [0.0, 100.0, 200.0, 201.0, 251.0, 252.0]
+    evaluation = [300.0, 316.0]
+    clock_times = iter([*ends_of_steps, *evaluation])
+    monkeypatch.setattr(gptlib.plan.time, "perf_counter", lambda: next(clock_times))
+    monkeypatch.setattr(gptlib.plan, "evaluate", lambda *_: None)
 
     def steps_only(model, train_ids, val_ids, block_size, config, **_):
         optimizer = make_optimizer(model, config)
@@ -155,16 +207,17 @@ def test_the_first_steps_and_the_odd_slow_one_do_not_count(monkeypatch):
             optimizer.step()
         return type("Result", (), {"interrupted": False})
 
-    monkeypatch.setattr(module, "train", steps_only)
-    config = GPTConfig(65, block_size=8, n_layer=1, n_head=1, n_embd=8)
-    speed = calibrate(config, TrainConfig(), IDS, IDS, steps=3)
-    assert speed == Speed(step=1.0, evaluation=pytest.approx(16 * (len(IDS) - 1) / (2 * 8192)))
+    monkeypatch.setattr(gptlib.plan, "train", steps_only)
+    speed = calibrate(SMALL, TrainConfig(), IDS, IDS, steps=3)
+    whole_split = 16 * (len(IDS) - 1) / (2 * 8192)
+    assert speed == Speed(step=1.0, evaluation=pytest.approx(whole_split))
 
 
-def test_an_interrupted_calibration_gives_no_speed(monkeypatch):
-    monkeypatch.setattr("gptlib.plan.train", lambda *_, **__: type("Result", (), {"interrupted": True}))
+def test_an_interrupted_calibration_raises_keyboard_interrupt(monkeypatch):
+    result = type("Result", (), {"interrupted": True})
+    monkeypatch.setattr("gptlib.plan.train", lambda *_, **__: result)
     with pytest.raises(KeyboardInterrupt):
-        calibrate(GPTConfig(65, block_size=8, n_layer=1, n_head=1, n_embd=8), TrainConfig(), IDS, IDS)
+        calibrate(SMALL, TrainConfig(), IDS, IDS)
 
 
 def test_a_calibration_of_no_steps_is_refused():
@@ -172,73 +225,104 @@ def test_a_calibration_of_no_steps_is_refused():
         calibrate(SHAPES["chapter 4"], TrainConfig(), IDS, IDS, steps=0)
 
 
-# how it is shown
+# Text and figure ----------------------------------------------------------------------------------
 
-def test_the_table_holds_every_figure():
-    planned = plan(SHAPES["chapter 4"], speed=Speed(step=0.0305, evaluation=1.5), max_steps=1000, eval_interval=500)
+
+def test_the_table_shows_every_number_of_the_plan():
+    speed = Speed(step=0.0305, evaluation=1.5)
+    planned = plan(SHAPES["chapter 4"], speed=speed, max_steps=1000, eval_interval=500)
     table = planned.table()
     assert re.search(r"parameters: total +\d{3},\d{3} +100.0%", table)
-    for said in ("memory: activations", f"in {planned.peak_moment}", "epochs", "Chinchilla's rule", "1,000 steps of 30.5 ms", "3 of 1.5 s",
-                 "35 s", f"{planned.tokens_per_parameter:.3g} a parameter"):
-        assert said in table
-    assert "time" not in plan(SHAPES["chapter 4"]).table().replace("times", "")
+    for expected in ("memory: activations", f"in {planned.peak_moment}", "epochs",
+                     "Chinchilla's rule", "1,000 steps of 30.5 ms", "3 of 1.5 s", "35 s",
+                     f"{planned.tokens_per_parameter:.3g} a parameter"):
+        assert expected in table
 
 
-@pytest.mark.parametrize("number, unit, said", [
-    (0, "B", "0 B"), (999, "B", "999 B"), (999.6, "B", "1 kB"), (4.61e9, "B", "4.61 GB"), (5.8e15, "FLOP", "5.8 PFLOP"), (12.5, "", "12.5"),
-    (1e30, "B", "1e+06 YB")])
-def test_figures_have_three_digits_and_a_prefix(number, unit, said):
-    assert readable(number, unit) == said
+def test_without_a_speed_the_table_shows_no_time():
+    assert "time:" not in plan(SHAPES["chapter 4"]).table()
 
 
-def test_durations_can_be_read():
-    assert [clock(seconds) for seconds in (0.1234, 99, 100, 86_400 * 32)] == ["0.123 s", "99 s", "0:01:40", "32 days, 0:00:00"]
+@pytest.mark.parametrize("number, unit, expected", [
+    (0, "B", "0 B"),
+    (999, "B", "999 B"),
+    (999.6, "B", "1 kB"),
+    (4.61e9, "B", "4.61 GB"),
+    (5.8e15, "FLOP", "5.8 PFLOP"),
+    (12.5, "", "12.5"),
+    (1e30, "B", "1e+06 YB"),
+])
+def test_numbers_are_shown_with_three_digits_and_a_prefix(number, unit, expected):
+    assert readable(number, unit) == expected
 
 
-def test_the_picture_has_a_bar_for_each_part_and_the_peak():
+@pytest.mark.parametrize("seconds, expected", [
+    (0.1234, "0.123 s"), (99, "99 s"), (100, "0:01:40"), (86_400 * 32, "32 days, 0:00:00")])
+def test_durations_are_shown_in_seconds_or_by_the_clock(seconds, expected):
+    assert clock(seconds) == expected
+
+
+def test_the_figure_of_memory_has_a_bar_for_each_part_and_the_peak():
     planned = plan(SHAPES["chapter 4"])
     _, axes = new_figure()
     plot_memory(axes, planned.memory, planned.peak)
-    assert [bar.get_width() for bar in axes.patches] == [n / 1e6 for n in (*planned.memory.values(), planned.peak)]
-    assert [label.get_text() for label in axes.get_yticklabels()] == [*planned.memory, "peak"] and axes.get_xlabel() == "memory (MB)"
-    assert axes.yaxis_inverted()                            # the first part on top, the peak below
+    megabytes = [n / 1e6 for n in (*planned.memory.values(), planned.peak)]
+    assert [bar.get_width() for bar in axes.patches] == megabytes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == [*planned.memory, "peak"]
+    assert axes.get_xlabel() == "memory (MB)"
+    # Inverted, the first part is at the top and the peak at the bottom.
+    assert axes.yaxis_inverted()
 
 
-# the command line
+# The command line ---------------------------------------------------------------------------------
 
-SMALL = ["--corpus", "text:" + "to be, or not to be, that is the question: " * 10, "--device", "cpu", "--block-size", "8", "--n-layer", "1",
-         "--n-head", "2", "--n-embd", "8", "--max-steps", "4", "--batch-size", "2"]
+COMMAND = ["plan", "--corpus", "text:" + "to be, or not to be, that is the question: " * 10,
+           "--device", "cpu", "--block-size", "8", "--n-layer", "1", "--n-head", "2",
+           "--n-embd", "8", "--max-steps", "4", "--batch-size", "2"]
 
 
-def test_the_command_takes_the_options_of_training_and_writes_nothing(tmp_path, capsys):
-    assert main(["plan", *SMALL, "--out", str(tmp_path / "run"), "--steps", "2"]) == 0
-    said = capsys.readouterr().out
-    assert "text: 430 characters" in said and "4 steps of" in said and not (tmp_path / "run").exists()
-    assert main(["plan", *SMALL, "--steps", "0"]) == 0
+def test_the_plan_command_takes_the_options_of_training_and_writes_nothing(tmp_path, capsys):
+    assert main([*COMMAND, "--out", str(tmp_path / "run"), "--steps", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "text: 430 characters" in printed and "4 steps of" in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_command_measures_no_time_with_zero_steps(capsys):
+    assert main([*COMMAND, "--steps", "0"]) == 0
     assert "time:" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("options, said", [
+@pytest.mark.parametrize("options, expected", [
     (["--steps", "-1"], "steps=-1 should be at least 1"),
     (["--corpus", "text:too short"], "split has"),
     (["--n-embd", "9"], "n_embd=9 should be"),
 ])
-def test_a_plan_of_what_cannot_be_ends_with_one_sentence(capsys, options, said):
-    assert main(["plan", *SMALL, *options]) == 1
+def test_the_plan_command_reports_an_error_in_one_line(capsys, options, expected):
+    assert main([*COMMAND, *options]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("gptlib plan: ") and said in error and error.count("\n") == 1
+    assert error.startswith("gptlib plan: ") and expected in error
+    assert error.count("\n") == 1
 
 
-# what `make measure` found
+# The measurement of benchmarks/plan.py ------------------------------------------------------------
 
-MEASURED = Path(__file__).parents[1] / "benchmarks/plan.json"
+MEASURED = json.loads(
+    (Path(__file__).parents[1] / "benchmarks/plan.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.skipif(not MEASURED.is_file(), reason="not measured yet: python benchmarks/plan.py")
-def test_measured_plans_came_true():
-    measured = json.loads(MEASURED.read_text(encoding="utf-8"))
-    assert {"corpus_sha256", "date", "revision", "code", "machine", "torch", "runs"} <= set(measured) and len(measured["runs"]) >= 4
-    for run in measured["runs"]:
-        GPTConfig(**run["model"]), TrainConfig(**run["training"])
-        assert run["seconds"]["planned"] == pytest.approx(run["seconds"]["measured"], rel=0.2)
-        assert run["peak_bytes"]["planned"] == pytest.approx(run["peak_bytes"]["measured"], rel=0.25)
+def test_the_measurement_of_plans_says_where_and_when_it_was_made():
+    expected = {"corpus_sha256", "date", "revision", "code", "machine", "torch", "runs"}
+    assert expected <= set(MEASURED)
+    assert len(MEASURED["runs"]) >= 4
+
+
+@pytest.mark.parametrize("run", MEASURED["runs"], ids=lambda run: run["shape"])
+def test_measured_runs_needed_the_planned_seconds_and_memory(run):
+    # Raises an error if the configs do not exist in this library.
+    VariantConfig(**run["model"])
+    TrainConfig(**run["training"])
+    seconds, peak = run["seconds"], run["peak_bytes"]
+    assert seconds["planned"] == pytest.approx(seconds["measured"], rel=0.2)
+    assert peak["planned"] == pytest.approx(peak["measured"], rel=0.25)

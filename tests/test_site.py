@@ -1,8 +1,10 @@
-"""The site is built from the notebooks as they are, without a network, and everything that it refers to is there."""
+"""The site is built from the committed notebooks, without a network, and all its links work."""
 
+import ast
 import base64
 import json
 import re
+import runpy
 import subprocess
 import sys
 import urllib.parse
@@ -15,13 +17,15 @@ import pytest
 import scripts
 
 ROOT = Path(__file__).parents[1]
-EXECUTED = [path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")) if "image/png" in path.read_text(encoding="utf-8")]
+CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+EXECUTED = [path for path in CHAPTERS if "image/png" in path.read_text(encoding="utf-8")]
 MINUTES = json.loads((ROOT / "docs/teaching/minutes.json").read_text(encoding="utf-8"))
+# A row of a table in docs/teaching/chapters.md: | misconception | `exercise` | *verdict* |
 QUOTED = re.compile(r"^\| .+? \| `(\w+)` \| \*(.+)\* \|$", re.MULTILINE)
 
 
 class Page(HTMLParser):
-    """What a page refers to, the names that it can be entered by, and its pictures."""
+    """A page's links, the files it loads, the ids that a link can name, and its pictures."""
 
     def __init__(self, path):
         super().__init__()
@@ -30,154 +34,296 @@ class Page(HTMLParser):
         self.feed(self.text)
 
     def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        self.ids.add(found.get("id"))
-        if tag == "a" and found.get("href"):
-            self.links.append(found["href"])
-        if tag in ("script", "img", "iframe", "source") and found.get("src"):
-            self.loaded.append(found["src"])
-        if tag == "link" and "stylesheet" in (found.get("rel") or ""):
-            self.loaded.append(found["href"])
+        attributes = dict(attributes)
+        self.ids.add(attributes.get("id"))
+        if tag == "a" and attributes.get("href"):
+            self.links.append(attributes["href"])
+        if tag in ("script", "img", "iframe", "source") and attributes.get("src"):
+            self.loaded.append(attributes["src"])
+        if tag == "link" and "stylesheet" in (attributes.get("rel") or ""):
+            self.loaded.append(attributes["href"])
         if tag == "img":
-            self.pictures.append(found)
+            self.pictures.append(attributes)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The pages by their path in the site. MathJax is left to `make site`, which can fetch it: here a file stands in for it."""
+    """The pages by their path in the site, and the folder of the site.
+
+    `make site` fetches MathJax. Here an empty script stands in its place.
+    """
     folder = tmp_path_factory.mktemp("site")
-    make_site.assemble(folder / "source")
-    (folder / "source/_static/mathjax.js").write_text("// formulas\n", encoding="utf-8")
-    built = subprocess.run([sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", folder / "source", folder / "html"],
-                           capture_output=True, text=True, encoding="utf-8")
-    assert built.returncode == 0, built.stderr
-    paths = [path for path in (folder / "html").rglob("*.html") if "_static" not in path.parts]         # the theme's templates
-    return {path.relative_to(folder / "html").as_posix(): Page(path) for path in paths}, folder / "html"
+    source, html = folder / "source", folder / "html"
+    make_site.assemble(source)
+    (source / "_static/mathjax.js").write_text("// formulas\n", encoding="utf-8")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", source, html]
+    process = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    assert process.returncode == 0, process.stderr
+    # The files in _static are templates of the theme.
+    paths = [path for path in html.rglob("*.html") if "_static" not in path.parts]
+    return {path.relative_to(html).as_posix(): Page(path) for path in paths}, html
 
 
-def test_every_chapter_is_there_as_it_was_committed_and_can_be_downloaded(site):
+def png_outputs(path):
+    """Return the outputs of a notebook that hold a picture."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return [output for output in outputs if "image/png" in output.get("data", {})]
+
+
+# Chapters -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", EXECUTED, ids=lambda path: path.stem)
+def test_a_chapters_page_shows_the_committed_pictures_and_outputs(site, path):
     pages, folder = site
-    for path in EXECUTED:
-        page = pages[f"chapters/{path.stem}.html"]
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        pictures = [output for cell in notebook["cells"] for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
-        shown = {base64.b64encode((folder / "chapters" / picture["src"]).read_bytes()) for picture in page.pictures
-                 if "_images" in picture["src"]}
-        assert shown == {output["data"]["image/png"].replace("\n", "").encode() for output in pictures}
-        assert f"../_sources/chapters/{path.name}" in page.links
-        assert "<summary>Solution</summary>" in page.text and "not attempted: " in page.text
+    page = pages[f"chapters/{path.stem}.html"]
+    shown = {base64.b64encode((folder / "chapters" / picture["src"]).read_bytes())
+             for picture in page.pictures if "_images" in picture["src"]}
+    committed = {output["data"]["image/png"].replace("\n", "").encode()
+                 for output in png_outputs(path)}
+    assert shown == committed
+    assert "<summary>Solution</summary>" in page.text and "not attempted: " in page.text
 
 
-def test_no_page_loads_anything_from_elsewhere(site):
-    for name, page in site[0].items():
+@pytest.mark.parametrize("path", EXECUTED, ids=lambda path: path.stem)
+def test_a_chapters_notebook_can_be_downloaded(site, path):
+    page = site[0][f"chapters/{path.stem}.html"]
+    assert f"../_sources/chapters/{path.name}" in page.links
+
+
+def test_no_page_loads_a_file_from_another_site(site):
+    pages, _ = site
+    for name, page in pages.items():
         assert not [file for file in page.loaded if re.match(r"(?:https?:)?//", file)], name
-    assert any(file.startswith("../_static/mathjax.js") for file in site[0]["chapters/02_attention.html"].loaded)
+    loaded = pages["chapters/02_attention.html"].loaded
+    assert any(file.startswith("../_static/mathjax.js") for file in loaded)
 
 
-def test_every_picture_has_its_text(site):
+def test_every_picture_has_its_alt_text(site):
     pages, _ = site
     pictures = [(name, picture) for name, page in pages.items() for picture in page.pictures]
     assert len(pictures) > 30
     notebooks = [*EXECUTED, ROOT / "notebooks/playground.ipynb"]
-    texts = {output["metadata"]["image/png"]["alt"] for path in notebooks for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
-             for output in cell.get("outputs", []) if "image/png" in output.get("data", {})}
+    texts = {output["metadata"]["image/png"]["alt"]
+             for path in notebooks for output in png_outputs(path)}
     for name, picture in pictures:
-        assert picture["alt"] in texts or picture["alt"].startswith("The course map: "), name      # and no file's name
+        is_course_map = picture["alt"].startswith("The course map: ")
+        assert picture["alt"] in texts or is_course_map, name
 
 
-def test_every_internal_link_leads_somewhere(site):
+def test_every_internal_link_has_a_target(site):
     pages, folder = site
-    broken = []
-    for name, page in pages.items():
-        for link in page.links + page.loaded:
-            parts = urllib.parse.urlsplit(link)
-            if parts.scheme or parts.netloc:
-                continue
-            target = (folder / name).parent / urllib.parse.unquote(parts.path) if parts.path else folder / name
-            target = target.resolve()
-            known = pages.get(target.relative_to(folder.resolve()).as_posix())
-            entered = not parts.fragment or known is None or urllib.parse.unquote(parts.fragment) in known.ids
-            if not target.is_file() or not entered:
-                broken.append((name, link))
+    broken = [(name, link) for name, page in pages.items() for link in page.links + page.loaded
+              if not has_target(link, name, pages, folder)]
     assert not broken
 
 
-def test_the_front_page_shows_every_chapter_and_leads_to_it(site):
-    front = site[0]["index.html"]
+def has_target(link, name, pages, folder):
+    """Return whether the file of an internal link exists, and the id that it names in that file."""
+    parts = urllib.parse.urlsplit(link)
+    if parts.scheme or parts.netloc:
+        return True
+    path = urllib.parse.unquote(parts.path)
+    target = ((folder / name).parent / path if path else folder / name).resolve()
+    page = pages.get(target.relative_to(folder.resolve()).as_posix())
+    if not target.is_file():
+        return False
+    return not parts.fragment or page is None or urllib.parse.unquote(parts.fragment) in page.ids
+
+
+def test_the_front_page_shows_a_picture_of_every_chapter_and_links_to_it(site):
+    front_page = site[0]["index.html"]
+    pictures = [picture["src"] for picture in front_page.pictures]
     for path in EXECUTED:
-        assert f"chapters/{path.stem}.html" in front.links
-        assert f"_images/{path.stem}.png" in [picture["src"] for picture in front.pictures]
+        assert f"chapters/{path.stem}.html" in front_page.links
+        assert f"_images/{path.stem}.png" in pictures
 
 
-def test_pages_follow_each_other_and_can_be_searched(site):
-    pages, folder = site
-    assert re.search(r'class="right-next"\s+href="02_attention.html"', pages["chapters/01_bigram.html"].text)
-    assert re.search(r'class="left-prev"\s+href="01_bigram.html"', pages["chapters/02_attention.html"].text)
-    index = (folder / "searchindex.js").read_text(encoding="utf-8")
+def test_chapters_link_to_the_next_and_the_previous_one(site):
+    pages, _ = site
+    next_link = r'class="right-next"\s+href="02_attention.html"'
+    previous_link = r'class="left-prev"\s+href="01_bigram.html"'
+    assert re.search(next_link, pages["chapters/01_bigram.html"].text)
+    assert re.search(previous_link, pages["chapters/02_attention.html"].text)
+
+
+def test_the_chapters_are_in_the_search_index(site):
+    index = (site[1] / "searchindex.js").read_text(encoding="utf-8")
     assert "softmax" in index and "chapters/02_attention" in index
 
 
-def test_the_library_s_reference_has_every_file_and_its_docstrings(site):
-    pages, _ = site
-    for path in (ROOT / "gptlib").glob("[a-z]*.py"):
-        assert f'id="module-gptlib.{path.stem}"' in pages[f"library/{path.stem}.html"].text
-    assert "gptlib.bigram.count_bigrams" in pages["library/bigram.html"].ids
+# The library --------------------------------------------------------------------------------------
 
 
-def test_the_glossary_says_where_each_word_comes_first(site):
+def test_every_module_of_the_library_has_a_reference(site):
+    """The modules are found without make_site, so that this fails if make_site misses one."""
+    ids = set().union(*(page.ids for name, page in site[0].items() if name.startswith("library/")))
+    paths = [path for path in (ROOT / "gptlib").rglob("*.py") if not path.stem.startswith("_")]
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths}
+    assert {"gptlib.bpe.fast", "gptlib.classroom.exercises.bigram", "gptlib.plan"} <= modules
+    assert {f"module-{module}" for module in modules} <= ids
+
+
+def test_the_reference_has_the_members_of_a_module(site):
+    assert "gptlib.bigram.count_bigrams" in site[0]["library/bigram.html"].ids
+    assert "gptlib.corpora.courier.Courier.batch" in site[0]["library/corpora.courier.html"].ids
+
+
+def test_the_librarys_page_links_to_every_module(site):
+    page = site[0]["library.html"]
+    for name in make_site.module_files():
+        assert f"library/{name}.html" in page.links
+
+
+def test_the_librarys_page_lists_modules_in_the_order_in_which_they_build_on_each_other():
+    listed = make_site.listed_modules(make_site.read(ROOT / "docs/library.md"))
+    for i, name in enumerate(listed):
+        later = [f"gptlib.{other}" for other in listed[i + 1:]]
+        for path in make_site.module_files()[name]:
+            source = make_site.read(path)
+            imported = re.findall(r"^from (gptlib[\w.]*) import", source, re.MULTILINE)
+            assert not set(imported) & set(later), f"{name} stands above what it imports"
+
+
+@pytest.mark.parametrize(("change", "expected"), [
+    (lambda page: page.replace(" bpe.fast ", " "), "does not list the module bpe.fast"),
+    (lambda page: page.replace(" bpe.fast ", " bpe.fast bpe.fast "), "lists bpe.fast, which"),
+    (lambda page: page.replace(" bpe.fast ", " bpe.fast bpe.slow "), "lists bpe.slow, which"),
+], ids=["missing", "twice", "unknown"])
+def test_a_page_that_does_not_list_every_module_once_is_refused(change, expected):
+    page = change(make_site.read(ROOT / "docs/library.md"))
+    with pytest.raises(RuntimeError, match=expected):
+        make_site.listed_modules(page)
+
+
+DOCSTRINGS = {
+    "indented text": (
+        ["Train it:", "", "    train(*ids)", "", "It takes a_ while."],
+        ["Train it:", "", "::", "", "    train(*ids)", "", r"It takes a\_ while."]),
+    "Markdown table": (
+        ["See:", "", "| a | b |", "|---|---|", "", "2 * 3"],
+        ["See:", "", "::", "", "    | a | b |", "    |---|---|", "", r"2 \* 3"]),
+    "list in a field": (
+        [":param x: one of", "    - `a_`", "    - b", ":param y: *z"],
+        [":param x: one of", "", "    - `a_`", "    - b", "", r":param y: \*z"]),
+    "doctest": ([">>> 2 * 3", "6"], [">>> 2 * 3", "6"]),
+}
+
+
+@pytest.mark.parametrize(("lines", "expected"), DOCSTRINGS.values(), ids=DOCSTRINGS)
+def test_docstrings_are_shown_as_they_are_written(lines, expected):
+    convert_docstring = runpy.run_path(str(ROOT / "docs/conf.py"))["convert_docstring"]
+    converted = list(lines)
+    convert_docstring(None, "module", "gptlib.x", None, None, converted)
+    assert converted == expected
+
+
+# The glossary -------------------------------------------------------------------------------------
+
+
+def test_the_glossary_has_every_term_and_links_to_its_first_use(site):
     text = site[0]["glossary.html"].text
-    entries = re.findall(r"<dt>(.+?)</dt>\s*<dd>(.*?)</dd>", text, re.DOTALL)
-    assert len(entries) >= 45
-    assert all("First used in <a" in entry for _, entry in entries)
-    assert 'href="chapters/01_bigram.html' in dict(entries)["token"]
-    assert 'href="chapters/02_attention.html#several-heads"' not in dict(entries)["token"]
+    entries = dict(re.findall(r"<dt>(.+?)</dt>\s*<dd>(.*?)</dd>", text, re.DOTALL))
+    terms = make_site.glossary_terms(make_site.read(ROOT / "docs/glossary.md"))
+    assert list(entries) == terms
+    linked = [term for term, entry in entries.items() if "First used in <a" in entry]
+    assert len(linked) >= 45
+    assert 'href="chapters/01_bigram.html' in entries["token"]
+    assert 'href="chapters/02_attention.html#several-heads"' not in entries["token"]
 
 
-def test_a_term_is_placed_in_the_first_section_that_uses_it_and_left_out_if_none_does(tmp_path):
+@pytest.fixture
+def chapter():
     chapter = make_site.Chapter(ROOT / "notebooks/02_attention.ipynb")
-    chapter.prose = ["# Title\n\nwords", "## First · part\n\nnothing", "## Heads & tails\n\nTwo heads."]
-    assert make_site.first_use("head", [chapter]) == "[chapter 2, Heads & tails](chapters/02_attention.ipynb#heads--tails)"
-    assert make_site.first_use("tail", [chapter]) == "[chapter 2, Heads & tails](chapters/02_attention.ipynb#heads--tails)"
-    assert make_site.first_use("rabbit", [chapter]) is None
-    chapter.prose += ["## Draws\n\n`top_k` keeps a few.", "## Later\n\ntop-k again"]
-    assert make_site.first_use("top-k", [chapter]) == "[chapter 2, Draws](chapters/02_attention.ipynb#draws)"
-    (tmp_path / "page.md").write_text("a head\n: Thinks.\n\nrabbit\n: Runs.\n\ntail\n: Wags.\n", encoding="utf-8")
-    make_site.fill_term(tmp_path / "page.md", "rabbit", None)
-    make_site.fill_term(tmp_path / "page.md", "tail", "[here](x)")
-    assert (tmp_path / "page.md").read_text(encoding="utf-8") == "a head\n: Thinks.\n\ntail\n: Wags. First used in [here](x).\n\n"
+    chapter.prose = ["# Title\n\nwords", "## First · part\n\nnothing",
+                     "## Heads & tails\n\nTwo heads.", "## Draws\n\n`top_k` keeps a few.",
+                     "## Later\n\ntop-k again, in a block_size of 8"]
+    return chapter
 
 
-def test_teachers_are_told_what_the_checks_really_say():
-    rows = QUOTED.findall((ROOT / "docs/teaching/chapters.md").read_text(encoding="utf-8"))
-    assert len(rows) >= 4 * len(list((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")))
-    checks = {path: path.read_text(encoding="utf-8") for path in (ROOT / "gptlib/exercises").glob("[a-z]*.py")}
-    for exercise, sentence in rows:
-        assert [path for path, source in checks.items() if f"def check_{exercise}(" in source and sentence in source], sentence
+@pytest.mark.parametrize(("term", "expected"), [
+    ("head", "[chapter 2, Heads & tails](chapters/02_attention.ipynb#heads--tails)"),
+    ("tail", "[chapter 2, Heads & tails](chapters/02_attention.ipynb#heads--tails)"),
+    ("top-k", "[chapter 2, Draws](chapters/02_attention.ipynb#draws)"),
+    ("block size", "[chapter 2, Later](chapters/02_attention.ipynb#later)"),
+    ("rabbit", None),
+])
+def test_the_first_use_of_a_term_is_a_link_to_the_first_section_with_it(chapter, term, expected):
+    assert make_site.first_use(term, [chapter]) == expected
 
 
-def test_the_minutes_belong_to_the_chapters_as_they_are():
-    for chapter, measured in MINUTES.items():
-        cells = json.loads((ROOT / f"notebooks/{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]
-        prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-        headings = re.findall(r"^## (.+)", prose, re.MULTILINE)
-        assert [section["heading"] for section in measured["sections"]] == ["Start", *headings]
-        assert sum(section["seconds"] for section in measured["sections"]) > 1
+def test_a_term_without_a_use_keeps_its_entry_without_a_link(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("head\n: Thinks.\n\nrabbit\n: Runs.\n\ntail\n: Wags.\n", encoding="utf-8")
+    make_site.add_first_use(page, "rabbit", None)
+    make_site.add_first_use(page, "tail", "[here](x)")
+    assert page.read_text(encoding="utf-8") == (
+        "head\n: Thinks.\n\nrabbit\n: Runs.\n\ntail\n: Wags. First used in [here](x).\n")
 
 
-def test_the_teaching_pages_have_the_minutes_that_were_measured():
+# The classroom kit --------------------------------------------------------------------------------
+
+
+def sentences(source):
+    """Return all strings of a Python source. Parts of a string on several lines are joined."""
+    constants = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    return [node.value for node in constants if isinstance(node.value, str)]
+
+
+def test_the_teaching_pages_quote_the_sentences_of_the_checks():
+    rows = QUOTED.findall(make_site.read(ROOT / "docs/teaching/chapters.md"))
+    assert len(rows) >= 4 * len(CHAPTERS)
+    folder = ROOT / "gptlib/classroom/exercises"
+    sources = [make_site.read(path) for path in folder.glob("[a-z]*.py")]
+    for exercise, quote in rows:
+        source, = [source for source in sources if f"def check_{exercise}(" in source]
+        assert any(quote in sentence for sentence in sentences(source)), (exercise, quote)
+
+
+@pytest.mark.parametrize("chapter", MINUTES)
+def test_the_minutes_have_the_sections_of_the_chapter(chapter):
+    cells = json.loads((ROOT / f"notebooks/{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]
+    prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    headings = re.findall(r"^## (.+)", prose, re.MULTILINE)
+    sections = MINUTES[chapter]["sections"]
+    assert [section["heading"] for section in sections] == ["Start", *headings]
+    assert sum(section["seconds"] for section in sections) > 1
+
+
+def test_every_chapter_has_its_minutes():
     assert set(MINUTES) == {path.stem for path in EXECUTED}
-    for page in ("ten_weeks", "one_day", "chapters"):
-        text = (ROOT / f"docs/teaching/{page}.md").read_text(encoding="utf-8")
-        assert text == tools_minutes.with_minutes(text, MINUTES) and "computing" in text
-        assert text.count("<!-- min") + text.count("<!-- table") == text.count("<!-- end -->")
-    half = {"01": {"sections": [{"heading": "A", "words": 130, "lines": 10, "exercises": 0, "seconds": 30.0},
-                                {"heading": "B", "words": 0, "lines": 0, "exercises": 2, "seconds": 0.0}]}}
-    assert tools_minutes.with_minutes("<!-- min 01 -->old<!-- end -->", half) == "<!-- min 01 -->about 2; 0.5 computing<!-- end -->"
 
 
-def test_without_npm_it_says_what_to_do(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["ten_weeks", "one_day", "chapters"])
+def test_the_teaching_pages_show_the_measured_minutes(name):
+    page = make_site.read(ROOT / f"docs/teaching/{name}.md")
+    assert page == tools_minutes.with_minutes(page, MINUTES) and "computing" in page
+    n_marks = page.count("<!-- min") + page.count("<!-- table")
+    assert n_marks == page.count("<!-- end -->") > 0
+
+
+def test_minutes_are_filled_in_without_exercises():
+    part = {"heading": "A", "words": 130, "lines": 10, "exercises": 0, "seconds": 30.0}
+    exercises = {"heading": "B", "words": 0, "lines": 0, "exercises": 2, "seconds": 0.0}
+    filled = tools_minutes.with_minutes("<!-- min 01 -->old<!-- end -->",
+                                        {"01": {"sections": [part, exercises]}})
+    assert filled == "<!-- min 01 -->about 2; 0.5 computing<!-- end -->"
+
+
+# MathJax ------------------------------------------------------------------------------------------
+
+
+def test_without_npm_the_error_says_how_to_get_the_package(tmp_path, monkeypatch):
     monkeypatch.setattr(scripts.shutil, "which", lambda name: None)
-    with pytest.raises(RuntimeError, match=r"mathjax 3\.2\.2 is fetched with npm, which is not there: install Node\.js, or unpack"):
+    expected = (r"mathjax 3\.2\.2 is fetched with npm, which is not installed: "
+                r"install Node\.js, or unpack")
+    with pytest.raises(RuntimeError, match=expected):
         scripts.package("mathjax", tmp_path)
-    (tmp_path / "mathjax-3.2.2").mkdir()
-    assert scripts.package("mathjax", tmp_path) == tmp_path / "mathjax-3.2.2"
+
+
+def test_a_package_that_is_already_there_is_not_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr(scripts.shutil, "which", lambda name: None)
+    folder = tmp_path / "mathjax-3.2.2"
+    folder.mkdir()
+    assert scripts.package("mathjax", tmp_path) == folder

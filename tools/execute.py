@@ -1,4 +1,4 @@
-"""Run notebooks in place from a fresh kernel, and keep of them only what is worth committing.
+"""Run notebooks in place in a fresh kernel, and remove what should not be committed.
 
     python tools/execute.py notebooks/01_bigram.ipynb
 """
@@ -12,45 +12,59 @@ from nbclient import NotebookClient
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
-QUIET = ["--IPKernelApp.log_level=40"]      # the kernel warns of unencrypted local sockets at each start
-MOST_BYTES = 400_000                        # of one cell's outputs
+# Without this the kernel warns about unencrypted local sockets at each start.
+QUIET = ["--IPKernelApp.log_level=40"]
+# The largest output that one cell may have.
+MAX_OUTPUT_BYTES = 400_000
 
 
 def execute(path: Path) -> None:
+    """Run the notebook from top to bottom, clean it, check it and save it."""
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, kernel_name="python3", timeout=1800, record_timing=False,
-                   resources={"metadata": {"path": str(path.parent)}}, extra_arguments=QUIET).execute()
+    resources = {"metadata": {"path": str(path.parent)}}
+    client = NotebookClient(notebook, kernel_name="python3", timeout=1800, record_timing=False,
+                            resources=resources, extra_arguments=QUIET)
+    client.execute()
     clean(notebook)
     nbformat.validate(notebook)
     path.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
 
 
 def clean(notebook) -> None:
-    """Drop progress bars, widget state and editors' metadata; number the code cells 1, 2, 3 …"""
-    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    """Remove progress bars, widget state and editors' metadata. Number the code cells 1, 2, 3 …"""
+    notebook.metadata = nbformat.from_dict(
+        {"kernelspec": KERNEL, "language_info": {"name": "python"}})
     count = 0
     for cell in notebook.cells:
         tags = cell.metadata.get("tags")
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
-        if cell.cell_type != "code":
-            continue
-        count += 1
-        cell.execution_count = count
-        cell.outputs = [output for output in cell.outputs if worth_keeping(output)]
-        for output in cell.outputs:
-            if output.output_type == "execute_result":
-                output.execution_count = count
-            output.get("data", {}).pop(WIDGET, None)
-        size = len(str(cell.outputs))
-        if size > MOST_BYTES:
-            sys.exit(f"cell {cell.id} has {size:,} bytes of output; {MOST_BYTES:,} is the most that a page should carry")
+        if cell.cell_type == "code":
+            count += 1
+            clean_outputs(cell, count)
 
 
-def worth_keeping(output) -> bool:
+def clean_outputs(cell, count: int) -> None:
+    """Give a code cell the number `count`, and remove the outputs that should not be committed."""
+    cell.execution_count = count
+    cell.outputs = [output for output in cell.outputs if is_committed(output)]
+    for output in cell.outputs:
+        if output.output_type == "execute_result":
+            output.execution_count = count
+        output.get("data", {}).pop(WIDGET, None)
+    size = len(str(cell.outputs))
+    if size > MAX_OUTPUT_BYTES:
+        sys.exit(f"cell {cell.id} has {size:,} bytes of output; "
+                 f"it should have at most {MAX_OUTPUT_BYTES:,}")
+
+
+def is_committed(output) -> bool:
+    """Return whether an output is committed. Progress bars and bare widgets are not."""
     if output.output_type == "stream":
-        return output.name != "stderr"      # progress bars
+        # Progress bars are written to stderr.
+        return output.name != "stderr"
     data = output.get("data", {})
-    return not (WIDGET in data and not {"text/html", "image/png"} & set(data))      # a widget is dead without its kernel
+    # A widget shows nothing without its kernel, unless a picture or HTML stands beside it.
+    return WIDGET not in data or bool({"text/html", "image/png"} & set(data))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Make the site: the chapters as they are committed, the library's reference, the glossary and the classroom kit.
+"""Build the site: the chapters, the library's reference, the glossary and the classroom kit.
 
-    python tools/make_site.py            build/site/index.html, made without running a notebook
+    python tools/make_site.py            writes build/site/index.html without running a notebook
 
-Sphinx reads build/site-source, which is put together here: docs/, copies of the chapters, and the pages made from them.
+Sphinx reads build/site-source. This file assembles that folder from docs/, from copies of the
+committed chapters, and from pages that it generates.
 """
 
 import ast
-import graphlib
 import json
 import re
 import shutil
@@ -18,147 +18,242 @@ from scripts import package
 from sphinx.cmd.build import main as sphinx
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE, SITE = ROOT / "build/site-source", ROOT / "build/site"
-COVERS = {"01_bigram": "Heat map"}          # how the alt text of the front page's picture begins; else it is the richest picture
+LIBRARY = ROOT / "gptlib"
+SOURCE = ROOT / "build/site-source"
+SITE = ROOT / "build/site"
+DOCTREES = ROOT / "build/site-doctrees"
+# The front page shows one picture of each chapter: the one whose alt text begins like this, or else
+# the picture with the most bytes.
+COVERS = {"01_bigram": "Heat map"}
 
 
 def main() -> int:
     try:
-        mathjax = package("mathjax") / "es5/tex-svg.js"     # one file, fonts and all
+        # MathJax as one file that holds its fonts.
+        mathjax = package("mathjax") / "es5/tex-svg.js"
+        assemble(SOURCE)
     except RuntimeError as error:
         print(f"make site: {error}", file=sys.stderr)
         return 1
-    assemble(SOURCE)
     shutil.copyfile(mathjax, SOURCE / "_static/mathjax.js")
     shutil.rmtree(SITE, ignore_errors=True)
-    return sphinx(["-q", "-W", "--keep-going", "-E", "-d", str(ROOT / "build/site-doctrees"), str(SOURCE), str(SITE)])
+    strict = ["-q", "-W", "--keep-going", "-E"]
+    return sphinx([*strict, "-d", str(DOCTREES), str(SOURCE), str(SITE)])
 
 
 def assemble(source: Path) -> None:
-    """Put everything but MathJax that Sphinx reads into the folder `source`."""
+    """Write everything that Sphinx reads into the folder `source`, except MathJax."""
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(ROOT / "docs", source, ignore=shutil.ignore_patterns("__pycache__"))
     for folder in ("chapters", "covers", "library"):
         (source / folder).mkdir()
     chapters, unready = all_chapters()
-    for chapter in chapters:
-        (source / f"chapters/{chapter.path.name}").write_text(unlinked(read(chapter.path), unready), encoding="utf-8")
-        (source / f"covers/{chapter.name}.png").write_bytes(chapter.cover[0])
-    (source / "chapters/playground.ipynb").write_text(unlinked(read(ROOT / "notebooks/playground.ipynb"), unready), encoding="utf-8")
-    shutil.copyfile(ROOT / "figures/course_map.png", source / "course_map.png")
-    fill(source / "index.md", cards="\n".join(chapter.card() for chapter in chapters),
-         chapters="\n".join(f"chapters/{name}" for name in [*(chapter.name for chapter in chapters), "playground"]))
+    write_chapters(source, chapters, unready)
+    write_front_page(source, chapters)
     for term in glossary_terms(read(source / "glossary.md")):
-        fill_term(source / "glossary.md", term, first_use(term, chapters))
-    modules = library_modules()
-    for name in modules:
-        (source / f"library/{name}.md").write_text(reference(f"gptlib.{name}"), encoding="utf-8")
-    fill(source / "library.md", modules="\n".join(f"library/{name}" for name in modules),
-         table="\n".join(f"| [`{name}`](library/{name}.md) | {summary(name)} |" for name in modules))
+        add_first_use(source / "glossary.md", term, first_use(term, chapters))
+    write_library(source)
 
 
-def all_chapters() -> tuple[list["Chapter"], list["Chapter"]]:
-    """The chapters in order, and those that somebody is still writing: they have no pictures yet."""
-    chapters = [Chapter(path) for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def fill(page: Path, **values: str) -> None:
+    """Replace each comment `<!-- name -->` of the page by the value with that name."""
+    text = read(page)
+    for name, value in values.items():
+        assert f"<!-- {name} -->" in text, f"{page.name} has no comment <!-- {name} -->"
+        text = text.replace(f"<!-- {name} -->", value)
+    write(page, text)
+
+
+# The chapters -------------------------------------------------------------------------------------
+
+
+class Chapter:
+    """A committed notebook, and its card on the front page."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.name = path.stem
+        cells = json.loads(read(path))["cells"]
+        # The text of each cell. A code cell has none.
+        self.prose = ["".join(cell["source"]) if cell["cell_type"] == "markdown" else ""
+                      for cell in cells]
+        self.title = self.prose[0].splitlines()[0].removeprefix("# ")
+        # The pictures of all cells, as (bytes of the PNG file, alt text).
+        self.pictures = []
+        for cell in cells:
+            for output in cell.get("outputs", []):
+                if "image/png" in output.get("data", {}):
+                    picture = a2b_base64("".join(output["data"]["image/png"]))
+                    self.pictures.append((picture, output["metadata"]["image/png"]["alt"]))
+
+    @property
+    def cover(self) -> tuple[bytes, str]:
+        """The picture for the front page, and its alt text."""
+        beginning = COVERS.get(self.name)
+        for picture, alt in self.pictures:
+            if beginning and alt.startswith(beginning):
+                return picture, alt
+        return max(self.pictures, key=lambda picture: len(picture[0]))
+
+    def card(self) -> str:
+        """Return the Markdown of the card: cover, title, and what the reader will build."""
+        page = f"chapters/{self.name}.ipynb"
+        built = re.search(r"\*\*You will build\*\* (.*)", self.prose[0])[1]
+        built = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", built)
+        return (f":::{{container}} card\n[![{self.cover[1]}](covers/{self.name}.png)]({page})\n\n"
+                f"**[{self.title}]({page})**\n\nYou will build {built}\n:::\n")
+
+
+def all_chapters() -> tuple[list[Chapter], list[Chapter]]:
+    """Return the chapters that have been run, and those that have not: they hold no pictures."""
+    ready, unready = [], []
+    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        chapter = Chapter(path)
+        if chapter.pictures:
+            ready.append(chapter)
+        else:
+            print(f"{chapter.name} has not been run, so the site leaves it out", file=sys.stderr)
+            unready.append(chapter)
+    return ready, unready
+
+
+def write_chapters(source: Path, chapters: list[Chapter], unready: list[Chapter]) -> None:
+    """Copy the chapters and the playground, and write the covers."""
+    for path in [*(chapter.path for chapter in chapters), ROOT / "notebooks/playground.ipynb"]:
+        write(source / "chapters" / path.name, without_links(read(path), unready))
     for chapter in chapters:
-        if not chapter.pictures:
-            print(f"{chapter.name} has not been run, so the site goes without it", file=sys.stderr)
-    return [chapter for chapter in chapters if chapter.pictures], [chapter for chapter in chapters if not chapter.pictures]
+        (source / f"covers/{chapter.name}.png").write_bytes(chapter.cover[0])
 
 
-def unlinked(notebook: str, chapters: list["Chapter"]) -> str:
-    """Links to chapters that the site goes without become their words."""
+def without_links(notebook: str, chapters: list[Chapter]) -> str:
+    """Return the notebook with every link to one of `chapters` replaced by its text."""
     for chapter in chapters:
         notebook = re.sub(rf"\[([^]\n]+)\]\({chapter.name}\.ipynb[^)]*\)", r"\1", notebook)
     return notebook
 
 
-class Chapter:
-    """A committed notebook, and what the front page says of it."""
-
-    def __init__(self, path: Path):
-        self.path, self.name = path, path.stem
-        self.cells = json.loads(read(path))["cells"]
-        self.prose = ["".join(cell["source"]) if cell["cell_type"] == "markdown" else "" for cell in self.cells]
-        self.title = self.prose[0].splitlines()[0].removeprefix("# ")
-        self.pictures = [(a2b_base64("".join(output["data"]["image/png"])), output["metadata"]["image/png"]["alt"])
-                         for cell in self.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
-
-    @property
-    def cover(self) -> tuple[bytes, str]:
-        """The picture for the front page, and its text."""
-        return max(self.pictures, key=lambda picture: (picture[1].startswith(COVERS.get(self.name, "\0")), len(picture[0])))
-
-    def card(self) -> str:
-        built = re.search(r"\*\*You will build\*\* (.*)", self.prose[0])[1]
-        built = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", built)
-        return (f":::{{container}} card\n[![{self.cover[1]}](covers/{self.name}.png)](chapters/{self.name}.ipynb)\n\n"
-                f"**[{self.title}](chapters/{self.name}.ipynb)**\n\nYou will build {built}\n:::\n")
+def write_front_page(source: Path, chapters: list[Chapter]) -> None:
+    """Fill the front page with the cards and the list of pages. Copy the course map beside it."""
+    shutil.copyfile(ROOT / "figures/course_map.png", source / "course_map.png")
+    names = [*(chapter.name for chapter in chapters), "playground"]
+    fill(source / "index.md", cards="\n".join(chapter.card() for chapter in chapters),
+         chapters="\n".join(f"chapters/{name}" for name in names))
 
 
-# The glossary ---------------------------------------------------------------------------------------------------------
+# The glossary -------------------------------------------------------------------------------------
+
 
 def glossary_terms(page: str) -> list[str]:
-    """The terms: every line that the next one explains, after a colon."""
+    """Return the terms: every line whose next line begins with a colon."""
     return re.findall(r"^(.+)\n: ", page, re.MULTILINE)
 
 
 def first_use(term: str, chapters: list[Chapter]) -> str | None:
-    """A link to the first section, chapters in order, whose prose uses the term."""
-    spelled = re.escape(term).replace(r"\-", "[-_ ]")                       # top-k is top_k in code
+    """Return a link to the first section whose prose uses the term, or None if no section does."""
+    # "block size" is also written block_size, and "top-k" is also written top_k.
+    spelled = re.sub(r"(?:\\-|\\ )", "[-_ ]", re.escape(term))
     word = re.compile(rf"\b{spelled}(?:s|es)?\b", re.IGNORECASE)
     for chapter in chapters:
-        place, anchor = f"chapter {int(chapter.name[:2])}", ""
-        for prose in chapter.prose:
-            for line in prose.splitlines():
-                if heading := re.fullmatch(r"#{2,3} (.+)", line):
-                    place, anchor = f"chapter {int(chapter.name[:2])}, {heading[1]}", f"#{slug(heading[1])}"
-                if word.search(line):
-                    return f"[{place}](chapters/{chapter.name}.ipynb{anchor})"
+        number = f"chapter {int(chapter.name[:2])}"
+        section, anchor = number, ""
+        for line in "\n".join(chapter.prose).splitlines():
+            if heading := re.fullmatch(r"#{2,3} (.+)", line):
+                section, anchor = f"{number}, {heading[1]}", f"#{slug(heading[1])}"
+            if word.search(line):
+                return f"[{section}](chapters/{chapter.name}.ipynb{anchor})"
     return None
 
 
-def fill_term(page: Path, term: str, link: str | None) -> None:
-    """Add where it is first used; a term that no chapter uses yet is left out."""
-    entry = re.compile(rf"^{re.escape(term)}\n: (.+)\n(\n|$)", re.MULTILINE)
-    kept = entry.sub(lambda found: f"{term}\n: {found[1]} First used in {link}.\n\n" if link else "", read(page))
-    page.write_text(kept, encoding="utf-8")
+def add_first_use(page: Path, term: str, link: str | None) -> None:
+    """Add to the term's entry where it is first used. Without a link, leave the entry as it is."""
+    entry = re.compile(rf"^({re.escape(term)}\n: .+)$", re.MULTILINE)
+    if link:
+        write(page, entry.sub(lambda match: f"{match[1]} First used in {link}.", read(page)))
 
 
 def slug(heading: str) -> str:
-    """The anchor that MyST, like GitHub, gives a heading."""
+    """Return the anchor that MyST, like GitHub, gives a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
 
 
-# The library ----------------------------------------------------------------------------------------------------------
+# The library --------------------------------------------------------------------------------------
 
-def library_modules() -> list[str]:
-    """The names of gptlib's files, each after those that it imports."""
-    files = {path.stem: path for path in sorted((ROOT / "gptlib").glob("*.py")) if not path.stem.startswith("_")}
-    imports = {name: re.findall(r"^from gptlib\.(\w+) import", read(path), re.MULTILINE) for name, path in files.items()}
-    return [name for name in graphlib.TopologicalSorter(imports).static_order() if name in files]
+MODULES = re.compile(r"<!-- modules: ([^>]+) -->")
+
+
+def write_library(source: Path) -> None:
+    """Write a page for each module, and fill each section of the library's page with a table."""
+    page = source / "library.md"
+    modules = listed_modules(read(page))
+    for name in modules:
+        write(source / f"library/{name}.md", reference(name))
+    write(page, MODULES.sub(lambda match: module_table(match[1].split()), read(page)))
+    fill(page, pages="\n".join(f"library/{name}" for name in modules))
+
+
+def listed_modules(page: str) -> list[str]:
+    """Return the modules that docs/library.md lists, in its order.
+
+    Raises:
+        RuntimeError: the page does not list exactly the modules of the library, each once.
+    """
+    listed = " ".join(MODULES.findall(page)).split()
+    existing = module_files()
+    for name in existing:
+        if name not in listed:
+            raise RuntimeError(f"docs/library.md does not list the module {name}")
+    for name in listed:
+        if name not in existing or listed.count(name) > 1:
+            raise RuntimeError(f"docs/library.md lists {name}, "
+                               "which is no module or is listed twice")
+    return listed
+
+
+def module_files() -> dict[str, list[Path]]:
+    """Return the library's public modules with their files, by a name such as "bpe.fast".
+
+    The checks of the exercises have one file for each chapter and together one page.
+    """
+    files = {}
+    for path in sorted(LIBRARY.rglob("*.py")):
+        *packages, name = path.relative_to(LIBRARY).with_suffix("").parts
+        if packages == ["classroom", "exercises"]:
+            if not name.startswith("_"):
+                files.setdefault("classroom.exercises", []).append(path)
+        elif not name.startswith("_"):
+            files[".".join([*packages, name])] = [path]
+    return files
+
+
+def module_table(names: list[str]) -> str:
+    """Return a Markdown table with a link to each module and a summary of it."""
+    rows = [f"| [`{name}`](library/{name}.md) | {summary(name)} |" for name in names]
+    return "\n".join(["| module | what it does |", "|---|---|", *rows])
 
 
 def summary(name: str) -> str:
-    """The first paragraph of a file's docstring, in one line."""
-    return " ".join(ast.get_docstring(ast.parse(read(ROOT / f"gptlib/{name}.py"))).split("\n\n")[0].split()).replace("|", r"\|")
+    """Return the first paragraph of a module's docstring as one line."""
+    path = LIBRARY / name.replace(".", "/")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    docstring = ast.get_docstring(ast.parse(read(path)))
+    return " ".join(docstring.split("\n\n")[0].split()).replace("|", r"\|")
 
 
-def reference(module: str) -> str:
-    return f"# {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"
-
-
-def fill(page: Path, **values: str) -> None:
-    """Put each value where the page says <!-- its name -->."""
-    text = read(page)
-    for name, value in values.items():
-        assert f"<!-- {name} -->" in text, f"{page.name} has no place for {name}"
-        text = text.replace(f"<!-- {name} -->", value)
-    page.write_text(text, encoding="utf-8")
-
-
-def read(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
+def reference(name: str) -> str:
+    """Return the page of a module: its docstring and its members."""
+    lines = [f"# gptlib.{name}", "", "```{eval-rst}"]
+    for path in module_files()[name]:
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        lines += [f".. automodule:: {module}", "   :members:", ""]
+    return "\n".join([*lines, "```", ""])
 
 
 if __name__ == "__main__":

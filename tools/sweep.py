@@ -1,9 +1,10 @@
-"""Run a notebook over a grid of parameters and seeds, in parallel; then a table, and a figure with error bars.
+"""Run a notebook over a grid of parameters and seeds, in parallel.
 
-    python tools/sweep.py notebooks/params/sweep_lr.yaml                      on this machine, a run a core
-    python tools/sweep.py GRID --scheduler tcp://head:8786                    on the workers of a dask scheduler
+    python tools/sweep.py notebooks/params/sweep_lr.yaml        on this machine, one run a core
+    python tools/sweep.py GRID --scheduler tcp://head:8786      on the workers of a dask scheduler
 
-Runs, table and figure go to runs/sweeps/<name of the grid>/. What is finished there is not run again.
+The runs, a table and a figure with error bars go to runs/sweeps/<name of the grid>/. A run that has
+finished there is not run again.
 """
 
 import argparse
@@ -29,171 +30,270 @@ import yaml
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-KEYS = {"notebook": (str | list, "a notebook's name, such as 04_full_gpt, or a list of them"), "parameters": (dict, "names with values"),
-        "sweep": (dict, "names with lists of values"), "seeds": (list, "a list, such as [1, 2, 3]")}
+if hasattr(os, "sched_getaffinity"):
+    CORES = len(os.sched_getaffinity(0))
+else:
+    CORES = os.cpu_count()
+# Without this the kernel warns about unencrypted local sockets at each start.
+QUIET = ["--IPKernelApp.log_level=40"]
+# The keys of a grid: (type, how an error message describes it)
+KEYS = {
+    "notebook": (str | list, "a notebook's name, such as 04_full_gpt, or a list of them"),
+    "parameters": (dict, "names with values"),
+    "sweep": (dict, "names with lists of values"),
+    "seeds": (list, "a list, such as [1, 2, 3]"),
+}
 
 
-def require(holds, sentence: str) -> None:
-    if not holds:
-        raise ValueError(sentence)
+class Run(NamedTuple):
+    """One run of the grid."""
 
-
-class Cell(NamedTuple):     # one run of the grid
-    name: str               # what tells it from the others: learning_rate=0.003,seed=1
+    name: str           # the swept values and the seed: learning_rate=0.003,seed=1
     notebook: Path
-    out: Path
-    given: dict             # what the grid says of its parameters
-    parameters: dict        # all of them, the notebook's defaults too: any that changes calls for a new run
+    out: Path           # the folder of its results
+    given: dict         # the parameters that the grid names
+    parameters: dict    # all parameters; if one has changed, the run is executed again
+
+
+def require(condition, message: str) -> None:
+    """Raise a ValueError with this message unless the condition holds."""
+    if not condition:
+        raise ValueError(message)
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("grid", type=Path, help="YAML: notebook, parameters, sweep, seeds")
-    options.add_argument("--workers", type=int, default=CORES, metavar="N", help="runs at a time; they share the cores")
-    options.add_argument("--scheduler", metavar="ADDRESS", help="of a running dask scheduler, whose workers share this folder")
-    options.add_argument("--runs", type=Path, default=ROOT / "runs/sweeps", help="where results go (default: runs/sweeps)")
-    options = options.parse_args()
+    options = parse_options()
     folder = options.runs.resolve() / options.grid.stem
     try:
-        cells, swept = read_grid(options.grid, folder)
-        todo = [cell for cell in cells if status(cell) != "finished"]
-        print(f"{options.grid.stem}: {len(cells)} runs, {len(cells) - len(todo)} of them finished before", flush=True)
-        if todo:
-            run_all(todo, executor(max(1, min(options.workers, len(todo))), options.scheduler))
+        runs, swept = read_grid(options.grid, folder)
+        unfinished = [run for run in runs if status(run) != "finished"]
+        print(f"{options.grid.stem}: {len(runs)} runs, "
+              f"{len(runs) - len(unfinished)} of them finished before", flush=True)
+        if unfinished:
+            workers = max(1, min(options.workers, len(unfinished)))
+            run_all(unfinished, executor(workers, options.scheduler))
     except (ValueError, OSError, yaml.YAMLError) as error:
         sys.exit(f"{options.grid}: {one_line(error)}")
     from sweep_table import report
-    report([(cell, status(cell) or "not finished") for cell in cells], swept, folder)
-    if left := sum(status(cell) != "finished" for cell in cells):
-        sys.exit(f"{left} of {len(cells)} runs have not finished; the same command runs those")
+    report([(run, status(run) or "not finished") for run in runs], swept, folder)
+    if left := sum(status(run) != "finished" for run in runs):
+        sys.exit(f"{left} of {len(runs)} runs have not finished; the same command runs those")
 
 
-def read_grid(path: Path, folder: Path) -> tuple[list[Cell], list[str]]:
-    """The cells of a grid, each put through its notebook's own check, and the names of what it sweeps."""
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grid", type=Path, help="YAML: notebook, parameters, sweep, seeds")
+    parser.add_argument("--workers", type=int, default=CORES, metavar="N",
+                        help="runs at a time; they share the cores")
+    parser.add_argument("--scheduler", metavar="ADDRESS",
+                        help="of a running dask scheduler, whose workers share this folder")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs/sweeps",
+                        help="the folder of the results (default: runs/sweeps)")
+    return parser.parse_args()
+
+
+# The grid -----------------------------------------------------------------------------------------
+
+
+def read_grid(path: Path, folder: Path) -> tuple[list[Run], list[str]]:
+    """Return the runs of a grid, checked by their notebooks, and the swept parameters' names."""
+    grid = read_keys(path)
+    lists = grid["sweep"] | {"seed": grid["seeds"]}
+    check_names(grid, lists)
+    notebooks = find_notebooks(grid["notebook"], path.parent)
+    runs = {}
+    for *values, notebook in itertools.product(*lists.values(), notebooks):
+        given = grid["parameters"] | dict(zip(lists, values, strict=True))
+        parameters = all_parameters(notebook, given)
+        name = ",".join(f"{swept}={file_name(parameters[swept])}" for swept in lists)
+        out = folder / name / notebook.stem
+        # Some file systems do not tell upper case from lower case.
+        key = str(out).lower()
+        require(key not in runs, f"{notebook.stem} with {name} is asked for twice")
+        # The check may have changed a type: 1 becomes 1.0.
+        given = {parameter: parameters[parameter] for parameter in given}
+        runs[key] = Run(name, notebook, out, given, parameters)
+    return list(runs.values()), list(grid["sweep"])
+
+
+def read_keys(path: Path) -> dict:
+    """Return the grid with all four keys. Raise a ValueError for an unknown key or a wrong type."""
     from gptlib.config import did_you_mean
     grid = yaml.safe_load(path.read_text(encoding="utf-8"))
     require(isinstance(grid, dict), f"a grid is YAML with the keys {', '.join(KEYS)}")
     for key in grid:
         require(key in KEYS, f"unknown key {key!r}" + did_you_mean(key, KEYS))
     grid = {"notebook": "", "parameters": {}, "sweep": {}, "seeds": []} | grid
-    for key, (kind, what) in KEYS.items():
-        require(isinstance(grid[key], kind) and (grid[key] or kind is dict), f"{key} should be {what}, not {grid[key]!r}")
-    fixed, lists = grid["parameters"], grid["sweep"] | {"seed": grid["seeds"]}
-    require("seed" not in grid["sweep"] and "out_dir" not in fixed | lists, "a grid sets no out_dir, and seed only as seeds: [1, 2, 3]")
-    for name in [*fixed, *grid["sweep"]]:
-        once = name not in lists if name in fixed else isinstance(lists[name], list) and lists[name]
-        require(once and isinstance(name, str), f"{name}: a name stands once, with its value under parameters or a list under sweep")
-    chapters, notebooks = {file.stem: file for file in sorted((ROOT / "notebooks").glob("*.ipynb"))}, []
-    for name in map(str, grid["notebook"] if isinstance(grid["notebook"], list) else [grid["notebook"]]):
-        notebooks.append(chapters.get(name, (path.parent / name).resolve()))
-        require(notebooks[-1].suffix == ".ipynb" and notebooks[-1].is_file(), f"no notebook {name!r}" + did_you_mean(name, chapters))
-    cells = {}
-    for *values, notebook in itertools.product(*lists.values(), notebooks):
-        given = fixed | dict(zip(lists, values, strict=True))
-        parameters = checked(notebook, given)
-        name = ",".join(f"{key}={readable(parameters[key])}" for key in lists)
-        out = folder / name / notebook.stem
-        require(str(out).lower() not in cells, f"{notebook.stem} with {name} is asked for twice")
-        cells[str(out).lower()] = Cell(name, notebook, out, {key: parameters[key] for key in given}, parameters)
-    return list(cells.values()), list(grid["sweep"])
+    for key, (kind, description) in KEYS.items():
+        is_right = isinstance(grid[key], kind) and (grid[key] or kind is dict)
+        require(is_right, f"{key} should be {description}, not {grid[key]!r}")
+    return grid
 
 
-def checked(notebook: Path, given: dict) -> dict:
-    """All parameters of a run, after the notebook's first two code cells: the parameters and their check."""
-    code = [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
-    require(len(code) > 1 and "parameters" in code[0].metadata.get("tags", []), f"the first cell of {notebook.name} has no parameters")
+def check_names(grid: dict, lists: dict) -> None:
+    """Raise a ValueError unless each parameter has either a value or a list of values."""
+    fixed, swept = grid["parameters"], grid["sweep"]
+    require("seed" not in swept and "out_dir" not in fixed | lists,
+            "a grid sets no out_dir, and seed only as seeds: [1, 2, 3]")
+    for name in [*fixed, *swept]:
+        if name in fixed:
+            is_right = name not in lists
+        else:
+            is_right = isinstance(swept[name], list) and swept[name]
+        require(is_right and isinstance(name, str), f"{name}: a name stands once, "
+                "with its value under parameters or a list under sweep")
+
+
+def find_notebooks(names: str | list, folder: Path) -> list[Path]:
+    """Return the paths of notebooks: chapters by name, others relative to the grid's folder."""
+    from gptlib.config import did_you_mean
+    chapters = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+    found = []
+    for name in map(str, names if isinstance(names, list) else [names]):
+        path = chapters.get(name, (folder / name).resolve())
+        require(path.suffix == ".ipynb" and path.is_file(),
+                f"no notebook {name!r}" + did_you_mean(name, chapters))
+        found.append(path)
+    return found
+
+
+def all_parameters(notebook: Path, given: dict) -> dict:
+    """Return all parameters of a run. The cells that set and check the parameters are executed."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    require(len(code) > 1 and "parameters" in code[0].metadata.get("tags", []),
+            f"the first cell of {notebook.name} has no parameters")
     exec(code[0].source, namespace := {})
-    names = {name for name in [*namespace, *given] if not name.startswith("_") and name != "out_dir"}
+    names = {name for name in [*namespace, *given] if not name.startswith("_")} - {"out_dir"}
     namespace |= given
     exec(code[1].source, namespace)
     return {name: namespace[name] for name in sorted(names)}
 
 
-def readable(value) -> str:
-    """A value as a part of a file's name; if something had to be left out of it, a few digits tell it from others."""
+def file_name(value) -> str:
+    """Return a value as a part of a file's name. A changed or shortened one gets a checksum."""
     short = re.sub(r"[^\w.+-]+", "_", str(value), flags=re.ASCII)[:24]
-    return short if short == str(value) else f"{short}-{zlib.crc32(str(value).encode('utf-8')):08x}"
+    if short == str(value):
+        return short
+    return f"{short}-{zlib.crc32(str(value).encode('utf-8')):08x}"
 
 
 def one_line(error: Exception) -> str:
-    text = " ".join(str(getattr(error, "evalue", None) or getattr(error, "strerror", None) or error).split())
-    return text if isinstance(error, ValueError) else f"{getattr(error, 'ename', type(error).__name__)}: {text}"
+    """Return an error as one line. For papermill's errors it is the error of the notebook."""
+    text = getattr(error, "evalue", None) or getattr(error, "strerror", None) or error
+    text = " ".join(str(text).split())
+    if isinstance(error, ValueError):
+        return text
+    return f"{getattr(error, 'ename', type(error).__name__)}: {text}"
 
 
-def record(cell: Cell, status: str) -> None:
-    """Write how a run went, and with which parameters, beside its results and at once: only this makes it finished."""
-    new = cell.out / ".sweep.json"
-    new.write_text(json.dumps({"status": status, "parameters": cell.parameters}, indent=1), encoding="utf-8")
-    os.replace(new, cell.out / "sweep.json")
+# The runs -----------------------------------------------------------------------------------------
 
 
-def status(cell: Cell) -> str:
-    """How a run with these very parameters went; nothing, if there was none."""
+def record(run: Run, status: str) -> None:
+    """Write a run's status and parameters beside its results, in one atomic step."""
+    partial = run.out / ".sweep.json"
+    content = {"status": status, "parameters": run.parameters}
+    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    os.replace(partial, run.out / "sweep.json")
+
+
+def status(run: Run) -> str:
+    """Return the recorded status of a run with the same parameters, or "" if there is none."""
     try:
-        about = json.loads((cell.out / "sweep.json").read_text(encoding="utf-8"))
+        recorded = json.loads((run.out / "sweep.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""
-    whole = about["status"] != "finished" or any(cell.out.glob("result-*.json"))
-    return about["status"] if whole and about["parameters"] == cell.parameters else ""
+    if recorded["parameters"] != run.parameters:
+        return ""
+    if recorded["status"] == "finished" and not any(run.out.glob("result-*.json")):
+        return ""
+    return recorded["status"]
 
 
-def run_all(cells: list[Cell], pool) -> None:
-    """Run the cells, and say a line of each as it ends."""
-    for cell in cells:
-        if not status(cell):
-            shutil.rmtree(cell.out, ignore_errors=True)         # made with other parameters
-        cell.out.mkdir(parents=True, exist_ok=True)
-        record(cell, "not finished")
-        for old in cell.out.glob("result-*.json"):
-            old.unlink()
-    futures = {pool.submit(run, cell): cell for cell in cells}
+def run_all(runs: list[Run], pool) -> None:
+    """Execute the runs and print a line for each as it ends."""
+    for run in runs:
+        prepare(run)
+    futures = {pool.submit(execute, run): run for run in runs}
     try:
-        for future in tqdm(as_completed(futures), total=len(cells), unit="run", disable=None):
-            cell = futures[future]
-            if error := CancelledError() if future.cancelled() else future.exception():     # not the run, its worker came to an end
-                record(cell, f"failed: {one_line(error)}")
-            tqdm.write(f"{cell.notebook.stem} {cell.name}: {status(cell) if error else future.result()}", file=sys.stdout)
+        for future in tqdm(as_completed(futures), total=len(runs), unit="run", disable=None):
+            run = futures[future]
+            tqdm.write(f"{run.notebook.stem} {run.name}: {outcome(future, run)}", file=sys.stdout)
             sys.stdout.flush()
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)            # once is enough
+        # From here on a second Ctrl-C is ignored.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     pool.shutdown(wait=False)
-    for process in multiprocessing.active_children():           # idle by now, if not interrupted
+    # The workers are idle now, unless the sweep was interrupted.
+    for process in multiprocessing.active_children():
         process.kill()
 
 
+def prepare(run: Run) -> None:
+    """Create the run's folder without old results and record the run as not finished."""
+    if not status(run):
+        # The results there, if any, belong to other parameters.
+        shutil.rmtree(run.out, ignore_errors=True)
+    run.out.mkdir(parents=True, exist_ok=True)
+    record(run, "not finished")
+    for old_result in run.out.glob("result-*.json"):
+        old_result.unlink()
+
+
+def outcome(future, run: Run) -> str:
+    """Return how a run ended. If its worker process died, record that as well."""
+    error = CancelledError() if future.cancelled() else future.exception()
+    if not error:
+        return future.result()
+    record(run, f"failed: {one_line(error)}")
+    return status(run)
+
+
 def executor(workers: int, scheduler: str | None):
-    """Worker processes here, or those of a dask scheduler: both take `submit`."""
+    """Return worker processes on this machine, or those of a dask scheduler. Both have `submit`."""
     if scheduler is None:
-        return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), begin, (max(1, CORES // workers),))
-    require(importlib.util.find_spec("distributed"), "--scheduler needs dask: pip install -c constraints.txt -e '.[cluster]'")
+        context = multiprocessing.get_context("spawn")
+        threads = max(1, CORES // workers)
+        return ProcessPoolExecutor(workers, context, set_up_worker, (threads,))
+    require(importlib.util.find_spec("distributed"),
+            "--scheduler needs dask: pip install -c constraints.txt -e '.[cluster]'")
     from distributed import Client
     client = Client(scheduler, timeout="10s")
     print(f"{len(client.nthreads())} workers at {scheduler}", flush=True)
     return client.get_executor(pure=False)
 
 
-def begin(threads: int) -> None:
-    """Set up a worker process: its share of the cores, out of Ctrl-C's reach, gone when the sweep is."""
+def set_up_worker(threads: int) -> None:
+    """Set a worker's number of threads. Ctrl-C does not reach it. It ends with the sweep."""
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
-    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
+
+    def exit_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
-def run(cell: Cell) -> str:
-    """Execute one notebook, in a worker. How it went is written beside its results, last of all."""
-    require(cell.out.is_dir(), f"{cell.out} is not on the worker's machine: all machines need to share that folder")
-    start, went = time.perf_counter(), "finished"
+def execute(run: Run) -> str:
+    """Execute one notebook, in a worker. Return how it ended, and record that after all results."""
+    require(run.out.is_dir(), f"{run.out} is not on the worker's machine: "
+            "all machines need to share that folder")
+    start = time.perf_counter()
+    ended = "finished"
     try:
-        papermill.execute_notebook(cell.notebook, cell.out / cell.notebook.name, cell.given | {"out_dir": str(cell.out)},
-                                   cwd=cell.notebook.parent, kernel_name="python3", progress_bar=False, start_timeout=300,
-                                   extra_arguments=["--IPKernelApp.log_level=40"])      # no word of unencrypted local sockets
-        require(any(cell.out.glob("result-*.json")), "it left no result-*.json")
+        papermill.execute_notebook(
+            run.notebook, run.out / run.notebook.name, run.given | {"out_dir": str(run.out)},
+            cwd=run.notebook.parent, kernel_name="python3", progress_bar=False,
+            start_timeout=300, extra_arguments=QUIET)
+        require(any(run.out.glob("result-*.json")), "it left no result-*.json")
     except Exception as error:
-        went = f"failed: {one_line(error)}"
-    record(cell, went)
-    return f"{went} after {time.perf_counter() - start:.0f} s"
+        ended = f"failed: {one_line(error)}"
+    record(run, ended)
+    return f"{ended} after {time.perf_counter() - start:.0f} s"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Controls to play with, for JupyterLab: thin shells over functions that are tested without them.
+"""Interactive widgets for JupyterLab. They show what functions elsewhere in gptlib compute.
 
 >>> from gptlib.widgets import Sampler
->>> sampler = Sampler()             # the checkpoints in runs/; or Sampler({"mine": (model, tokenizer)})
+>>> sampler = Sampler()             # offers all checkpoints in runs/
 
-Each shows a picture that `widget.picture()` also gives as a figure and its text, for `plot.show(*widget.picture())`,
-and leaves a table or a text behind where no kernel runs.
+`Sampler({"mine": (model, tokenizer)})` offers your own models instead.
+The picture of a widget is also available as a figure with a text: `plot.show(*widget.picture())`.
+A page without a kernel shows a table or a text in place of the widget.
 """
 
 from gptlib.widgets.board import TrainingBoard
@@ -14,5 +15,7 @@ from gptlib.widgets.panel import find_checkpoints
 from gptlib.widgets.sampler import Sampler
 from gptlib.widgets.viewers import ContextViewer, TimeWeightViewer
 
-__all__ = ["AttentionExplorer", "ContextViewer", "MergeStepper", "Sampler", "TimeWeightViewer", "TrainingBoard", "attention_weights",
-           "find_checkpoints"]
+__all__ = [
+    "AttentionExplorer", "ContextViewer", "MergeStepper", "Sampler", "TimeWeightViewer",
+    "TrainingBoard", "attention_weights", "find_checkpoints",
+]

@@ -1,4 +1,4 @@
-"""The training board: a run that can be watched, stopped and resumed without spoiling it."""
+"""The training board: watch a run, stop it, and resume it without changing its result."""
 
 import asyncio
 import threading
@@ -15,119 +15,164 @@ from gptlib.plot import mark_level, new_figure, plot_loss
 from gptlib.resume import identity
 from gptlib.tokenizer import Tokenizer
 from gptlib.train import TrainResult, train
-from gptlib.widgets.panel import Panel, table
+from gptlib.widgets.panel import Panel, table_html
 
-SAMPLES = 5             # texts kept in sight, the latest first
-SAMPLE_TOKENS = 80
-RUNNING = set()         # the models, by id, and the folders that boards are training now
+# The board shows this many samples, the latest first ...
+N_SAMPLES = 5
+# ... of this many tokens each.
+SAMPLE_LENGTH = 80
+# What boards are using now: the ids of the models that they train, and their folders.
+IN_USE = set()
 
 
 class TrainingBoard(Panel):
-    """Train with a live loss curve and a text from each evaluation. Stop saves the run; Resume goes on to the bit.
+    """Train a model with a live loss curve and a sample at each evaluation.
 
-    While it trains, other cells may run; those that draw torch's random numbers would mix with the run's dropout.
+    Stop saves the run. Resume continues it, with the same result as a run that was never stopped.
+    Other cells can run during the training. They should not draw random numbers from torch, because
+    that would change the run's dropout.
 
     Args:
         model, train_ids, val_ids, block_size, config, out_dir, tokenizer: as in `train`.
-        levels: lines across the plot by name, in nats per token, such as {"bigram": 2.48, "floor": 0.9}. The loss of
-            guessing, ln V, is always there.
-        prompt: where the texts begin.
-        resume: "auto" goes on with the run in `out_dir`, also one of an earlier day; "never" starts over.
+        levels: horizontal lines by name, in nats per token, such as {"bigram": 2.48}. The loss of
+            guessing, ln V, is always shown.
+        prompt: the beginning of the samples.
+        resume: "auto" continues the run in `out_dir`, also after a restart of the kernel. "never"
+            starts a new run.
     """
 
-    def __init__(self, model: nn.Module, train_ids: Tensor, val_ids: Tensor, block_size: int, config: TrainConfig, *,
-                 out_dir: str | Path, tokenizer: Tokenizer, levels: Mapping[str, float] | None = None, prompt: str = "\n",
-                 resume: str = "never"):
-        self.model, self.config, self.tokenizer, self.prompt = model, config, tokenizer, prompt
+    def __init__(
+        self, model: nn.Module, train_ids: Tensor, val_ids: Tensor, block_size: int,
+        config: TrainConfig, *, out_dir: str | Path, tokenizer: Tokenizer,
+        levels: Mapping[str, float] | None = None, prompt: str = "\n", resume: str = "never",
+    ):
+        self.model, self.config = model, config
+        self.tokenizer, self.prompt = tokenizer, prompt
         self.run = (model, train_ids, val_ids, block_size, config)
-        self.out_dir, self.levels, self.resume = Path(out_dir), dict(levels or {}), resume
-        self.history, self.samples = self._saved(), []
-        self.go, self.stop = self.buttons("Resume" if self.history else "Train", self._train)
-        self.texts = W.HTML()
-        super().__init__(W.HBox([self.go, self.stop]), self.texts)
-        self.on_change(self.redraw)
+        self.out_dir, self.resume = Path(out_dir), resume
+        self.levels = dict(levels or {})
+        self.history, self.samples = self.saved_history(), []
+        self.start, self.stop = self.start_and_stop_buttons(
+            "Resume" if self.history else "Train", self.train_and_report
+        )
+        self.sample_table = W.HTML()
+        super().__init__(W.HBox([self.start, self.stop]), self.sample_table)
+        self.redraw_on_change()
 
-    def _saved(self) -> list[dict]:
-        """The history of the run that would be resumed; empty where there is none, or the folder holds another one."""
+    def saved_history(self) -> list[dict]:
+        """Return the history of the run that would be resumed. It is empty if there is none."""
+        if self.resume != "auto":
+            return []
         try:
             about = read_header(self.out_dir / "last.safetensors")["about"]
-            return about["history"] if self.resume == "auto" and about["run"] == identity(*self.run, self.tokenizer) else []
+            same_run = about["run"] == identity(*self.run, self.tokenizer)
+            return about["history"] if same_run else []
         except (CheckpointError, KeyError, TypeError):
             return []
 
-    async def _train(self) -> None:
-        held = {id(self.model), self.out_dir.resolve()}
-        if held & RUNNING:
-            raise ValueError(f"a board is still training this model, or one that it saves in {self.out_dir}: wait until it is done, "
-                             "stop it there, or restart the kernel")
-        self.history = self._saved()            # as it is now: another board may have gone on with it
-        self.guard(self.redraw)
-        self.say("training")
-        RUNNING.update(held)
-        result = await in_thread(self._run, held, asyncio.get_running_loop())
+    async def train_and_report(self) -> None:
+        """Train in another thread, and show how the training ended."""
+        used = {id(self.model), self.out_dir.resolve()}
+        if used & IN_USE:
+            raise ValueError(
+                f"another board is training this model or saves its run in {self.out_dir}: wait "
+                "until it is done, press its Stop button, or restart the kernel"
+            )
+        # Another board may have continued the run since this one was made.
+        self.history = self.saved_history()
+        self.draw_or_show_error(self.redraw)
+        self.show_status("training")
+        IN_USE.update(used)
+        result = await run_in_thread(self.run_training, used, asyncio.get_running_loop())
         if isinstance(result, BaseException):
-            self.complain(result)
+            self.show_error(result)
         elif result.interrupted:
-            self.say("stopped and saved: Resume goes on from here, today or with resume='auto' later")
+            self.show_status(
+                "stopped and saved: press Resume to continue; after a restart of the kernel, make "
+                "the board with resume='auto'"
+            )
         else:
-            self.say(f"done: {self.config.max_steps} steps, best validation loss {result.best['val_loss']:.3f}")
+            steps, best = self.config.max_steps, result.best["val_loss"]
+            self.show_status(f"done: {steps} steps, best validation loss {best:.3f}")
 
-    def _run(self, held: set, loop: asyncio.AbstractEventLoop) -> TrainResult:
-        watch = self.model.register_forward_pre_hook(self._before_a_step)
+    def run_training(self, used: set, loop: asyncio.AbstractEventLoop) -> TrainResult:
+        """Train until the end or until the reader presses Stop. Report each evaluation."""
+
+        def report(row):
+            # Only the thread of the loop may change what the browser shows.
+            loop.call_soon_threadsafe(
+                self.draw_or_show_error, self.show_evaluation, row, self.write_sample()
+            )
+
         try:
-            return train(*self.run, out_dir=self.out_dir, tokenizer=self.tokenizer, resume=self.resume, progress=False,
-                         on_eval=lambda row: loop.call_soon_threadsafe(self.guard, self._evaluated, row, self._write()))
+            return train(
+                *self.run, out_dir=self.out_dir, tokenizer=self.tokenizer, resume=self.resume,
+                progress=False, on_eval=report, stop=self.stop_requested.is_set,
+            )
         finally:
-            watch.remove()
-            RUNNING.difference_update(held)
+            IN_USE.difference_update(used)
 
-    def _before_a_step(self, model: nn.Module, inputs) -> None:
-        """Stop between two steps, where `train` takes an interrupt without losing anything."""
-        if model.training and self.asked_to_stop.is_set():
-            raise KeyboardInterrupt
+    def write_sample(self) -> str:
+        return generate_text(
+            self.model, self.tokenizer, self.prompt, SAMPLE_LENGTH, temperature=0.8, seed=1
+        )
 
-    def _write(self) -> str:
-        return generate_text(self.model, self.tokenizer, self.prompt, SAMPLE_TOKENS, temperature=0.8, seed=1)
-
-    def _evaluated(self, row: dict, text: str) -> None:
-        self.resume, self.go.description = "auto", "Resume"              # from now on there is something to go on from
+    def show_evaluation(self, row: dict, sample: str) -> None:
+        """Add an evaluation to the curve and to the table of samples."""
+        # The run has a checkpoint now, so that a second click can continue it.
+        self.resume, self.start.description = "auto", "Resume"
         self.history.append(row)
-        self.samples = [(f"{row['step']}", f"{row['val_loss']:.3f}", text), *self.samples][:SAMPLES]
-        self.texts.value = f"<div style='white-space:pre-wrap'>{table(('step', 'loss', 'what it writes'), self.samples)}</div>"
+        self.samples.insert(0, (str(row["step"]), f"{row['val_loss']:.3f}", sample))
+        del self.samples[N_SAMPLES:]
+        table = table_html(("step", "validation loss", "sample"), self.samples)
+        self.sample_table.value = f"<div style='white-space:pre-wrap'>{table}</div>"
         self.redraw()
-        self.say(f"step {row['step']} of {self.config.max_steps}: validation loss {row['val_loss']:.3f}")
+        step = f"step {row['step']} of {self.config.max_steps}"
+        self.show_status(f"{step}: validation loss {row['val_loss']:.3f}")
 
     def picture(self):
         figure, axes = new_figure()
         plot_loss(axes, self.history, self.tokenizer.vocab_size)
+        lines = ["ln V"]
         for name, level in self.levels.items():
             mark_level(axes, level, f"{name} = {level:.3f}")
+            lines.append(f"{name} = {level:.3f}")
         axes.set_xlim(0, self.config.max_steps)
-        last = f"{self.history[-1]['val_loss']:.3f} at step {self.history[-1]['step']}" if self.history else "not measured yet"
-        return figure, (f"Validation loss of {self.config.max_steps} steps of training: {last}; lines at ln V"
-                        + "".join(f" and {name} = {level:.3f}" for name, level in self.levels.items()))
+        latest = "not measured yet"
+        if self.history:
+            row = self.history[-1]
+            latest = f"{row['val_loss']:.3f} at step {row['step']}"
+        return figure, (
+            f"Validation loss of {self.config.max_steps} steps of training: {latest}. "
+            f"There are lines at {' and '.join(lines)}."
+        )
 
-    def what_stays(self) -> str:
+    def static_html(self) -> str:
         if not self.history:
-            return f"<p>Not trained yet: {self.config.max_steps} steps await.</p>"
-        return table(("step", "train loss", "validation loss"),
-                     [(str(row["step"]), f"{row['train_loss']:.3f}", f"{row['val_loss']:.3f}") for row in self.history])
+            return f"<p>Not trained yet. The run has {self.config.max_steps} steps.</p>"
+        rows = []
+        for row in self.history:
+            losses = f"{row['train_loss']:.3f}", f"{row['val_loss']:.3f}"
+            rows.append((str(row["step"]), *losses))
+        return table_html(("step", "train loss", "validation loss"), rows)
 
 
-def in_thread(work: Callable, *how) -> asyncio.Future:
-    """What `work` returns, or what it raises, as a value, from a thread that does not outlive the kernel.
+def run_in_thread(work: Callable, *args) -> asyncio.Future:
+    """Return a future for the result of `work(*args)`, which runs in a thread of its own.
 
-    Raised in the loop, a SystemExit would end the kernel, and a StopIteration would never arrive.
+    The future's result is what `work` returns, or the exception that it raises. An exception in
+    the loop would be worse: SystemExit would end the kernel, and StopIteration would be lost. The
+    thread ends with the kernel.
     """
     loop = asyncio.get_running_loop()
-    done = loop.create_future()
+    future = loop.create_future()
 
     def run():
         try:
-            outcome = work(*how)
+            result = work(*args)
         except BaseException as error:
-            outcome = error
-        loop.call_soon_threadsafe(done.set_result, outcome)
+            result = error
+        loop.call_soon_threadsafe(future.set_result, result)
 
     threading.Thread(target=run, daemon=True).start()
-    return done
+    return future

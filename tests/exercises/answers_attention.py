@@ -1,4 +1,4 @@
-"""Chapter 2: answers that people give, wrong ones with words that their rejection must contain."""
+"""Chapter 2: right answers, and wrong answers with words that the verdict must contain."""
 
 import math
 
@@ -21,7 +21,7 @@ def masked(raw, hidden=-math.inf):
     return raw.masked_fill(~visible(raw.shape[-1]).to(raw.device), hidden)
 
 
-# causal_mask --------------------------------------------------------------------------------------------------------
+# causal_mask --------------------------------------------------------------------------------------
 
 @RIGHT.to("causal_mask")
 def by_comparison(T):
@@ -88,7 +88,7 @@ def a_window(T):
     return visible(T).triu(-2)
 
 
-# attention_weights --------------------------------------------------------------------------------------------------
+# attention_weights --------------------------------------------------------------------------------
 
 @RIGHT.to("attention_weights")
 def a_large_negative_number(q, k):
@@ -106,7 +106,8 @@ def row_by_row(q, k):
     B, H, T, d = q.shape
     weights = torch.zeros(B, H, T, T, dtype=q.dtype, device=q.device)
     for t in range(T):
-        weights[..., t, :t + 1] = (k[..., :t + 1, :] @ q[..., t, :, None] / d ** 0.5)[..., 0].softmax(-1)
+        of_query = k[..., :t + 1, :] @ q[..., t, :, None] / d ** 0.5
+        weights[..., t, :t + 1] = of_query[..., 0].softmax(-1)
     return weights
 
 
@@ -162,7 +163,7 @@ def mask_transposed(q, k):
 
 
 @WRONG.to("attention_weights", "itself")
-def present_hidden(q, k):
+def diagonal_hidden(q, k):
     return scores(q, k).masked_fill(~visible(q.shape[2]).tril(-1), -math.inf).softmax(-1)
 
 
@@ -182,7 +183,7 @@ def query_and_key_swapped(q, k):
 
 
 @WRONG.to("attention_weights", "-inf")
-def masked_a_little(q, k):
+def masked_with_minus_20(q, k):
     return masked(scores(q, k), -20.0).softmax(-1)
 
 
@@ -192,12 +193,17 @@ def softmax_by_hand(q, k):
     return e / e.sum(-1, keepdim=True)
 
 
+@WRONG.to("attention_weights", "RuntimeError", "swap the last two axes")
+def all_axes_reversed(q, k):
+    return masked(q @ k.T / math.sqrt(q.shape[-1])).softmax(-1)
+
+
 @WRONG.to("attention_weights", "gradient")
 def detached(q, k):
     return masked(scores(q, k.detach())).softmax(-1)
 
 
-# split_heads --------------------------------------------------------------------------------------------------------
+# split_heads --------------------------------------------------------------------------------------
 
 @RIGHT.to("split_heads")
 def with_chunks(x, n_head):
@@ -234,7 +240,7 @@ def transposed_too_far(x, n_head):
 
 
 @WRONG.to("split_heads", "n_head", "head_size")
-def head_size_and_number_swapped(x, n_head):
+def head_size_and_n_head_swapped(x, n_head):
     B, T, C = x.shape
     return x.view(B, T, C // n_head, n_head).transpose(1, 2)
 
@@ -259,7 +265,7 @@ def copied_out(x, n_head):
     return torch.stack(x.detach().chunk(n_head, dim=-1), dim=1)
 
 
-# merge_heads --------------------------------------------------------------------------------------------------------
+# merge_heads --------------------------------------------------------------------------------------
 
 @RIGHT.to("merge_heads")
 def with_cat(y):
@@ -326,7 +332,7 @@ def detached_heads(y):
     return F.pad(y.detach().transpose(1, 2).flatten(2), (0, 0))
 
 
-# A second round, made up when the checks were written --------------------------------------------------------------
+# More answers -------------------------------------------------------------------------------------
 
 @WRONG.to("causal_mask", "position 0 sees position 1")
 def mirrored(T):
@@ -368,12 +374,12 @@ def softmax_twice(q, k):
 
 
 @WRONG.to("attention_weights", "signs")
-def less_where_more(q, k):
+def scores_negated(q, k):
     return masked(-scores(q, k)).softmax(-1)
 
 
-@WRONG.to("attention_weights", "present", "first position")
-def present_hidden_but_for_the_first(q, k):
+@WRONG.to("attention_weights", "hides every position from itself", "first position")
+def diagonal_hidden_except_the_first(q, k):
     allowed = visible(q.shape[2]).tril(-1)
     allowed[0, 0] = True
     return scores(q, k).masked_fill(~allowed, -math.inf).softmax(-1)
@@ -405,8 +411,9 @@ def window_of_four(q, k):
 
 
 @WRONG.to("attention_weights", "position 0 gives itself no weight")
-def present_hidden_and_nan_hidden_too(q, k):
-    return scores(q, k).masked_fill(~visible(q.shape[2]).tril(-1), -math.inf).softmax(-1).nan_to_num()
+def diagonal_hidden_and_nan_to_num(q, k):
+    allowed = visible(q.shape[2]).tril(-1)
+    return scores(q, k).masked_fill(~allowed, -math.inf).softmax(-1).nan_to_num()
 
 
 @WRONG.to("attention_weights", "shape")

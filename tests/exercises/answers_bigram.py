@@ -1,4 +1,4 @@
-"""Chapter 1: answers that people give, wrong ones with words that their rejection must contain."""
+"""Chapter 1: right answers, and wrong answers with words that the verdict must contain."""
 
 import math
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 WRONG, RIGHT = Answers(), Answers()
 
 
-# bigram_probabilities -----------------------------------------------------------------------------------------------
+# bigram_probabilities -----------------------------------------------------------------------------
 
 @RIGHT.to("bigram_probabilities")
 def with_normalize(counts, smoothing):
@@ -93,7 +93,7 @@ def single_precision(counts, smoothing):
     return F.normalize(counts.float() + smoothing, p=1, dim=1)
 
 
-# cross_entropy ------------------------------------------------------------------------------------------------------
+# cross_entropy ------------------------------------------------------------------------------------
 
 @RIGHT.to("cross_entropy")
 def with_torch(logits, targets):
@@ -147,7 +147,7 @@ def sign_forgotten(logits, targets):
 
 
 @WRONG.to("cross_entropy", "logarithm")
-def probability_instead_of_its_logarithm(logits, targets):
+def logarithm_forgotten(logits, targets):
     return -logits.softmax(-1).gather(-1, targets[..., None]).mean()
 
 
@@ -173,14 +173,15 @@ def log_of_softmax(logits, targets):
 
 
 @WRONG.to("cross_entropy", "log(p + ")
-def log_of_softmax_and_a_little(logits, targets):
+def log_of_softmax_plus_epsilon(logits, targets):
     return -(logits.softmax(-1).gather(-1, targets[..., None]) + 1e-9).log().mean()
 
 
 @WRONG.to("cross_entropy", "large logits", "own largest")
 def one_maximum_for_all(logits, targets):
     logits = logits - logits.max()
-    return -(logits.gather(-1, targets[..., None]) - logits.exp().sum(-1, keepdim=True).log()).mean()
+    log_sum = logits.exp().sum(-1, keepdim=True).log()
+    return -(logits.gather(-1, targets[..., None]) - log_sum).mean()
 
 
 @WRONG.to("cross_entropy", "shifted")
@@ -200,12 +201,17 @@ def a_plain_number(logits, targets):
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten()).item()
 
 
+@WRONG.to("cross_entropy", "float32", ".item()", "gradient")
+def item_in_a_new_tensor(logits, targets):
+    return torch.tensor(F.cross_entropy(logits.flatten(0, 1), targets.flatten()).item())
+
+
 @WRONG.to("cross_entropy", "gradient")
 def detached(logits, targets):
     return F.cross_entropy(logits.detach().flatten(0, 1), targets.flatten())
 
 
-# sample_next --------------------------------------------------------------------------------------------------------
+# sample_next --------------------------------------------------------------------------------------
 
 @RIGHT.to("sample_next")
 def with_searchsorted(probabilities, u):
@@ -213,18 +219,18 @@ def with_searchsorted(probabilities, u):
 
 
 @RIGHT.to("sample_next")
-def walking_up(probabilities, u):
+def by_loop_over_tokens(probabilities, u):
     tokens = []
     for row, draw in zip(probabilities.tolist(), u.tolist(), strict=True):
-        token, reached = 0, row[0]
-        while reached <= draw:
+        token, cumulative = 0, row[0]
+        while cumulative <= draw:
             token += 1
-            reached += row[token]
+            cumulative += row[token]
         tokens.append(token)
     return torch.tensor(tokens, device=u.device)
 
 
-@WRONG.to("sample_next", "likeliest")
+@WRONG.to("sample_next", "most probable")
 def greedy(probabilities, u):
     return probabilities.argmax(-1)
 
@@ -246,7 +252,8 @@ def last_one_below(probabilities, u):
 
 @WRONG.to("sample_next", "one token too late")
 def one_too_late(probabilities, u):
-    return ((probabilities.cumsum(-1) <= u[:, None]).sum(-1) + 1).clamp(max=probabilities.shape[-1] - 1)
+    token = (probabilities.cumsum(-1) <= u[:, None]).sum(-1)
+    return (token + 1).clamp(max=probabilities.shape[-1] - 1)
 
 
 @WRONG.to("sample_next", "sort")
@@ -281,7 +288,7 @@ def first_draw_for_all(probabilities, u):
     return (probabilities.cumsum(-1) <= u[0]).sum(-1)
 
 
-# A second round, made up when the checks were written --------------------------------------------------------------
+# More answers -------------------------------------------------------------------------------------
 
 @WRONG.to("bigram_probabilities", "for counts", "is right")
 def smoothing_on_the_diagonal(counts, smoothing):
@@ -303,7 +310,7 @@ def cumulative(counts, smoothing):
 
 
 @WRONG.to("bigram_probabilities", "sums to 0.99999", "every row should sum to 1")
-def a_little_in_the_denominator(counts, smoothing):
+def epsilon_in_the_denominator(counts, smoothing):
     return (counts + smoothing) / ((counts + smoothing).sum(1, keepdim=True) + 1e-8)
 
 
@@ -312,7 +319,7 @@ def smoothed_twice(counts, smoothing):
     return F.normalize(counts + 2 * smoothing, p=1, dim=1)
 
 
-@WRONG.to("cross_entropy", "gets 50", "clamp")
+@WRONG.to("cross_entropy", "it is 50", "clamp")
 def logits_clamped(logits, targets):
     return F.cross_entropy(logits.clamp(-50, 50).flatten(0, 1), targets.flatten())
 
@@ -329,7 +336,8 @@ def single_precision_loss(logits, targets):
 
 @WRONG.to("cross_entropy", "IndexError", "squeeze()")
 def squeezed(logits, targets):
-    return -logits.log_softmax(-1).squeeze()[torch.arange(targets.numel()), targets.flatten()].mean()
+    positions = torch.arange(targets.numel())
+    return -logits.log_softmax(-1).squeeze()[positions, targets.flatten()].mean()
 
 
 @WRONG.to("cross_entropy", "targets = [[1]]", "is right")
@@ -343,7 +351,7 @@ def flattened_in_another_order(logits, targets):
 
 
 @WRONG.to("sample_next", "1 − u")
-def turned_round(probabilities, u):
+def one_minus_u(probabilities, u):
     return (probabilities.cumsum(-1) <= 1 - u[:, None]).sum(-1)
 
 

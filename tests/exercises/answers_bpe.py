@@ -1,4 +1,4 @@
-"""Chapter 5: answers that people give, wrong ones with words that their rejection must contain."""
+"""Chapter 5: right and wrong answers, and words that the verdict on a wrong answer must contain."""
 
 import codecs
 from collections import Counter
@@ -9,7 +9,7 @@ from collecting import Answers
 WRONG, RIGHT = Answers(), Answers()
 
 
-# merge --------------------------------------------------------------------------------------------------------------
+# merge --------------------------------------------------------------------------------------------
 
 @RIGHT.to("merge")
 def with_a_while_loop(ids, pair, new_id):
@@ -26,18 +26,20 @@ def with_a_while_loop(ids, pair, new_id):
 
 @RIGHT.to("merge")
 def as_characters(ids, pair, new_id):
-    return [ord(c) for c in "".join(map(chr, ids)).replace(chr(pair[0]) + chr(pair[1]), chr(new_id))]
+    text = "".join(map(chr, ids))
+    return [ord(c) for c in text.replace(chr(pair[0]) + chr(pair[1]), chr(new_id))]
 
 
 @RIGHT.to("merge")
 def with_an_iterator(ids, pair, new_id):
-    merged, held = [], None                                 # held: a first half that waits for its second
+    # first_half: whether the last id may be the first half of the pair.
+    merged, first_half = [], False
     for i in ids:
-        if held is not None and i == pair[1]:
-            merged[-1], held = new_id, None
+        if first_half and i == pair[1]:
+            merged[-1], first_half = new_id, False
         else:
             merged.append(i)
-            held = i if i == pair[0] else None
+            first_half = i == pair[0]
     return merged
 
 
@@ -160,11 +162,12 @@ def the_pair_removed(ids, pair, new_id):
     return merged
 
 
-@WRONG.to("merge", "nothing is merged")
+@WRONG.to("merge", "nothing is merged", "list", "tuple")
 def list_and_tuple_compared(ids, pair, new_id):
     merged, i = [], 0
     while i < len(ids):
-        if ids[i:i + 2] == pair:                            # a list is never equal to a tuple
+        # A list is never equal to a tuple.
+        if ids[i:i + 2] == pair:
             merged.append(new_id)
             i += 2
         else:
@@ -173,12 +176,24 @@ def list_and_tuple_compared(ids, pair, new_id):
     return merged
 
 
-@WRONG.to("merge", "list", "whole number")
+@WRONG.to("merge", "even positions")
+def at_even_positions(ids, pair, new_id):
+    merged, i = [], 0
+    while i < len(ids):
+        if tuple(ids[i:i + 2]) == pair:
+            merged.append(new_id)
+        else:
+            merged += ids[i:i + 2]
+        i += 2
+    return merged
+
+
+@WRONG.to("merge", "list", "integer")
 def pairs_in_the_list(ids, pair, new_id):
     return [[i] for i in ids]
 
 
-# best_pair ----------------------------------------------------------------------------------------------------------
+# best_pair ----------------------------------------------------------------------------------------
 
 def counted(words):
     counts = Counter()
@@ -207,12 +222,27 @@ def word_counts_forgotten(words):
     return min(counts, key=lambda pair: (-counts[pair], pair))
 
 
+@WRONG.to("best_pair", "overwritten")
+def counts_overwritten(words):
+    counts = {}
+    for ids, count in words.items():
+        for pair in pairwise(ids):
+            counts[pair] = count
+    return min(counts, key=lambda pair: (-counts[pair], pair))
+
+
+@WRONG.to("best_pair", "same first id")
+def ties_by_the_first_id(words):
+    counts = counted(words)
+    return min(counts, key=lambda pair: (-counts[pair], pair[0]))
+
+
 @WRONG.to("best_pair", "first one found")
 def most_common(words):
     return counted(words).most_common(1)[0][0]
 
 
-@WRONG.to("best_pair", "first found", "each word")
+@WRONG.to("best_pair", "first one found", "each word")
 def most_common_of_the_words_alone(words):
     return Counter(pair for ids in words for pair in pairwise(ids)).most_common(1)[0][0]
 
@@ -256,7 +286,7 @@ def words_joined(words):
     return min(counts, key=lambda pair: (-counts[pair], pair))
 
 
-@WRONG.to("best_pair", "once a word")
+@WRONG.to("best_pair", "once in a word")
 def a_set_for_each_word(words):
     counts = Counter()
     for ids, count in words.items():
@@ -274,7 +304,7 @@ def unordered(words):
     return min(counts, key=lambda pair: (-counts[pair], pair))
 
 
-@WRONG.to("best_pair", "every other place")
+@WRONG.to("best_pair", "every other position")
 def by_twos(words):
     counts = Counter()
     for ids, count in words.items():
@@ -283,8 +313,8 @@ def by_twos(words):
     return min(counts, key=lambda pair: (-counts[pair], pair))
 
 
-@WRONG.to("best_pair", "commonest word")
-def of_the_commonest_word(words):
+@WRONG.to("best_pair", "most frequent word")
+def of_the_most_frequent_word(words):
     ids = max((ids for ids in words if len(ids) > 1), key=words.get)
     counts = Counter(pairwise(ids))
     return min(counts, key=lambda pair: (-counts[pair], pair))
@@ -295,7 +325,7 @@ def the_count(words):
     return max(counted(words).values())
 
 
-# encode_word --------------------------------------------------------------------------------------------------------
+# encode_word --------------------------------------------------------------------------------------
 
 def merged(ids, pair, new_id):
     return with_a_while_loop(ids, pair, new_id)
@@ -405,10 +435,27 @@ def in_reverse_order(ids, merges):
     return ids
 
 
-@WRONG.to("encode_word", "commonest pair", "training")
+@WRONG.to("encode_word", "most frequent pair", "training")
 def most_frequent_pair_of_the_word(ids, merges):
     while pairs := known_pairs(ids, merges):
         pair = max(pairs, key=lambda pair: (pairs.count(pair), -merges[pair]))
+        ids = merged(ids, pair, merges[pair])
+    return ids
+
+
+@WRONG.to("encode_word", "most frequent pair", "training")
+def most_frequent_or_leftmost_pair(ids, merges):
+    while pairs := known_pairs(ids, merges):
+        pair = Counter(pairs).most_common(1)[0][0]
+        ids = merged(ids, pair, merges[pair])
+    return ids
+
+
+@WRONG.to("encode_word", "most frequent pair", "training")
+def most_frequent_or_smallest_pair(ids, merges):
+    while pairs := known_pairs(ids, merges):
+        counts = Counter(pairs)
+        pair = min(counts, key=lambda pair: (-counts[pair], pair))
         ids = merged(ids, pair, merges[pair])
     return ids
 
@@ -420,7 +467,7 @@ def smallest_pair(ids, merges):
     return ids
 
 
-@WRONG.to("encode_word", "one place only")
+@WRONG.to("encode_word", "one position only")
 def first_place_of_each(ids, merges):
     ids = list(ids)
     for pair, new_id in merges.items():
@@ -442,14 +489,14 @@ def on_the_caller_s_list(ids, merges):
     return ids
 
 
-@WRONG.to("encode_word", "nothing is merged")
+@WRONG.to("encode_word", "nothing is merged", "tuple")
 def looked_up_as_a_list(ids, merges):
     for pair, new_id in merges.items():
         ids = list_and_tuple_compared(ids, pair, new_id)
     return ids
 
 
-# stream -------------------------------------------------------------------------------------------------------------
+# stream -------------------------------------------------------------------------------------------
 
 @RIGHT.to("stream")
 def with_an_incremental_decoder(tokens):
@@ -459,29 +506,30 @@ def with_an_incremental_decoder(tokens):
 
 @RIGHT.to("stream")
 def by_the_place_of_the_error(tokens):
-    held, texts = b"", []
+    left_over, texts = b"", []
     for token in tokens:
-        held += token
+        left_over += token
         try:
-            whole = len(held.decode("utf-8").encode("utf-8"))
+            whole = len(left_over.decode("utf-8").encode("utf-8"))
         except UnicodeDecodeError as error:
             whole = error.start
-        texts.append(held[:whole].decode("utf-8"))
-        held = held[whole:]
+        texts.append(left_over[:whole].decode("utf-8"))
+        left_over = left_over[whole:]
     return texts
 
 
 @RIGHT.to("stream")
 def by_the_first_byte(tokens):
-    held, texts = b"", []
+    left_over, texts = b"", []
     for token in tokens:
-        held += token
+        left_over += token
         text = ""
-        while held:
-            n = 1 if held[0] < 0x80 else 2 if held[0] < 0xE0 else 3 if held[0] < 0xF0 else 4
-            if len(held) < n:
+        while left_over:
+            first = left_over[0]
+            n = 1 if first < 0x80 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
+            if len(left_over) < n:
                 break
-            text, held = text + held[:n].decode("utf-8"), held[n:]
+            text, left_over = text + left_over[:n].decode("utf-8"), left_over[n:]
         texts.append(text)
     return texts
 
@@ -518,12 +566,12 @@ def everything_so_far(tokens):
 
 @WRONG.to("stream", "whole characters wait")
 def waits_for_the_whole_buffer(tokens):
-    held, texts = b"", []
+    left_over, texts = b"", []
     for token in tokens:
-        held += token
+        left_over += token
         try:
-            texts.append(held.decode("utf-8"))
-            held = b""
+            texts.append(left_over.decode("utf-8"))
+            left_over = b""
         except UnicodeDecodeError:
             texts.append("")
     return texts
@@ -531,15 +579,15 @@ def waits_for_the_whole_buffer(tokens):
 
 @WRONG.to("stream", "really stands in the text")
 def a_mark_at_the_end_means_half(tokens):
-    held, texts = b"", []
+    left_over, texts = b"", []
     for token in tokens:
-        held += token
-        text = held.decode("utf-8", errors="replace")
+        left_over += token
+        text = left_over.decode("utf-8", errors="replace")
         if text.endswith("�"):
             texts.append("")
         else:
             texts.append(text)
-            held = b""
+            left_over = b""
     return texts
 
 
@@ -559,7 +607,7 @@ def one_string(tokens):
     return b"".join(tokens).decode("utf-8")
 
 
-@WRONG.to("stream", "bytes in the list", "str")
+@WRONG.to("stream", "type bytes", "str")
 def bytes_kept(tokens):
     return [codecs.getincrementaldecoder("utf-8")().decode(b"a") and token for token in tokens]
 

@@ -1,4 +1,4 @@
-"""Chapter 7: answers that people give, wrong ones with words that their rejection must contain."""
+"""Chapter 7: right and wrong answers, and words that the verdict on a wrong answer must contain."""
 
 import math
 
@@ -8,7 +8,7 @@ from collecting import Answers
 WRONG, RIGHT = Answers(), Answers()
 
 
-# next_context -------------------------------------------------------------------------------------------------------
+# next_context -------------------------------------------------------------------------------------
 
 @RIGHT.to("next_context")
 def mean_of_a_slice(hidden):
@@ -22,7 +22,7 @@ def as_a_product(hidden):
     return torch.einsum("t,btc->bc", weights, hidden).unsqueeze(1)
 
 
-@WRONG.to("next_context", "own place", "place 0")
+@WRONG.to("next_context", "own position", "position 0")
 def with_its_own_place(hidden):
     return hidden.mean(1, keepdim=True)
 
@@ -37,7 +37,7 @@ def summed(hidden):
     return hidden[:, 1:].sum(1, keepdim=True)
 
 
-@WRONG.to("next_context", "no place axis", "keepdim")
+@WRONG.to("next_context", "no axis for positions", "keepdim")
 def without_an_axis(hidden):
     return hidden[:, 1:].mean(1)
 
@@ -52,7 +52,7 @@ def last_state(hidden):
     return hidden[:, -1:].clone()
 
 
-@WRONG.to("next_context", "own place", "seen no token")
+@WRONG.to("next_context", "own position", "seen no token")
 def state_of_the_context(hidden):
     return hidden[:, :1].clone()
 
@@ -89,7 +89,7 @@ def in_place(hidden):
     return hidden.sum(1, keepdim=True) / (hidden.shape[1] - 1)
 
 
-# read_in_windows ----------------------------------------------------------------------------------------------------
+# read_in_windows ----------------------------------------------------------------------------------
 
 @RIGHT.to("read_in_windows")
 def with_split(read, ids, W, context):
@@ -103,29 +103,31 @@ def with_split(read, ids, W, context):
 @RIGHT.to("read_in_windows")
 def by_recursion(read, ids, W, context):
     h, context = read(ids[:, :W], context)
-    return h if ids.shape[1] <= W else torch.cat([h, by_recursion(read, ids[:, W:], W, context)], dim=1)
+    if ids.shape[1] <= W:
+        return h
+    return torch.cat([h, by_recursion(read, ids[:, W:], W, context)], dim=1)
 
 
-def walk(read, windows, context, keep=lambda old, new: new):
+def walk(read, windows, context, update=lambda old, new: new):
     states = []
     for window in windows:
-        h, new = read(window, context)
-        context = keep(context, new)
+        h, new_context = read(window, context)
+        context = update(context, new_context)
         states.append(h)
     return torch.cat(states, dim=1)
 
 
-@WRONG.to("read_in_windows", "after the first context", "hand each")
+@WRONG.to("read_in_windows", "after the first context", "give each")
 def context_not_handed_on(read, ids, W, context):
-    return walk(read, ids.split(W, dim=1), context, keep=lambda old, new: old)
+    return walk(read, ids.split(W, dim=1), context, update=lambda old, new: old)
 
 
 @WRONG.to("read_in_windows", "after a context of zeros")
 def context_forgotten(read, ids, W, context):
-    return torch.cat([read(window, context if i == 0 else torch.zeros_like(context))[0] for i, window in enumerate(ids.split(W, 1))], 1)
+    return walk(read, ids.split(W, dim=1), context, update=lambda old, new: torch.zeros_like(old))
 
 
-@WRONG.to("read_in_windows", "after zeros", "context given")
+@WRONG.to("read_in_windows", "after zeros", "argument `context`")
 def first_context_ignored(read, ids, W, context):
     return walk(read, ids.split(W, dim=1), torch.zeros_like(context))
 
@@ -133,13 +135,18 @@ def first_context_ignored(read, ids, W, context):
 @WRONG.to("read_in_windows", "comes first", "borders move")
 def remainder_first(read, ids, W, context):
     rest = ids.shape[1] % W
-    return walk(read, [*([ids[:, :rest]] if rest else []), *ids[:, rest:].split(W, dim=1)][:1 + ids.shape[1] // W], context)
+    windows = [ids[:, :rest]] if rest else []
+    if ids.shape[1] > rest:
+        windows += ids[:, rest:].split(W, dim=1)
+    return walk(read, windows, context)
 
 
 @WRONG.to("read_in_windows", "left out", "states too")
 def remainder_dropped(read, ids, W, context):
-    return walk(read, [ids[:, k * W:(k + 1) * W] for k in range(ids.shape[1] // W)], context) if ids.shape[1] >= W else \
-        torch.zeros(len(ids), 0, context.shape[2])
+    if ids.shape[1] < W:
+        return torch.zeros(len(ids), 0, context.shape[2])
+    windows = [ids[:, k * W:(k + 1) * W] for k in range(ids.shape[1] // W)]
+    return walk(read, windows, context)
 
 
 @WRONG.to("read_in_windows", "only the last window's")
@@ -166,12 +173,12 @@ def token_by_token(read, ids, W, context):
 
 @WRONG.to("read_in_windows", "added up")
 def contexts_added(read, ids, W, context):
-    return walk(read, ids.split(W, dim=1), context, keep=lambda old, new: old + new)
+    return walk(read, ids.split(W, dim=1), context, update=lambda old, new: old + new)
 
 
 @WRONG.to("read_in_windows", "averaged")
 def contexts_averaged(read, ids, W, context):
-    return walk(read, ids.split(W, dim=1), context, keep=lambda old, new: (old + new) / 2)
+    return walk(read, ids.split(W, dim=1), context, update=lambda old, new: (old + new) / 2)
 
 
 @WRONG.to("read_in_windows", "last to the first")
@@ -185,7 +192,8 @@ def backwards(read, ids, W, context):
 
 @WRONG.to("read_in_windows", "one token after")
 def overlapping(read, ids, W, context):
-    return walk(read, [ids[:, k:k + W] for k in range(max(1, ids.shape[1] - W + 1))], context)
+    windows = [ids[:, k:k + W] for k in range(max(1, ids.shape[1] - W + 1))]
+    return walk(read, windows, context)
 
 
 @WRONG.to("read_in_windows", "tokens (B, T) first")
@@ -195,20 +203,21 @@ def swapped(read, ids, W, context):
 
 @WRONG.to("read_in_windows", "without tokens")
 def one_window_too_many(read, ids, W, context):
-    return walk(read, [ids[:, k * W:(k + 1) * W] for k in range(ids.shape[1] // W + 1)], context)
+    windows = [ids[:, k * W:(k + 1) * W] for k in range(ids.shape[1] // W + 1)]
+    return walk(read, windows, context)
 
 
 @WRONG.to("read_in_windows", "no gradient flows back", "detach")
 def gradient_cut(read, ids, W, context):
-    return walk(read, ids.split(W, dim=1), context.detach(), keep=lambda old, new: new.detach())
+    return walk(read, ids.split(W, dim=1), context.detach(), update=lambda old, new: new.detach())
 
 
 @WRONG.to("read_in_windows", "gradient")
 def gradient_cut_between_windows(read, ids, W, context):
-    return walk(read, ids.split(W, dim=1), context, keep=lambda old, new: new.detach())
+    return walk(read, ids.split(W, dim=1), context, update=lambda old, new: new.detach())
 
 
-@WRONG.to("read_in_windows", "states first, then the next context")
+@WRONG.to("read_in_windows", "states first, and then the next context")
 def outputs_swapped(read, ids, W, context):
     states = []
     for window in ids.split(W, dim=1):
@@ -217,7 +226,7 @@ def outputs_swapped(read, ids, W, context):
     return torch.cat(states, dim=1)
 
 
-# courier_loss -------------------------------------------------------------------------------------------------------
+# courier_loss -------------------------------------------------------------------------------------
 
 @RIGHT.to("courier_loss")
 def with_logs(window, places, values, known):
@@ -250,7 +259,7 @@ def everyone_pays(window, places, values, known):
     return (math.log(places) + 2 * math.log(values)) / (window - 1)
 
 
-@WRONG.to("courier_loss", "turned round")
+@WRONG.to("courier_loss", "wrong way round")
 def turned_round(window, places, values, known):
     return (math.log(places) + (1 + known) * math.log(values)) / (window - 1)
 
@@ -263,6 +272,11 @@ def divided_by_the_window(window, places, values, known):
 @WRONG.to("courier_loss", "window − 2")
 def divided_by_two_less(window, places, values, known):
     return (math.log(places) + (2 - known) * math.log(values)) / (window - 2)
+
+
+@WRONG.to("courier_loss", "always divided by 7", "window − 1")
+def divided_by_seven(window, places, values, known):
+    return (math.log(places) + (2 - known) * math.log(values)) / 7
 
 
 @WRONG.to("courier_loss", "whole window")
@@ -282,7 +296,8 @@ def perplexity(window, places, values, known):
 
 @WRONG.to("courier_loss", "mixture")
 def of_the_mixture(window, places, values, known):
-    return (math.log(places) + math.log(values) - math.log(known + (1 - known) / values)) / (window - 1)
+    answer = -math.log(known + (1 - known) / values)
+    return (math.log(places) + math.log(values) + answer) / (window - 1)
 
 
 @WRONG.to("courier_loss", "sign")
@@ -290,9 +305,14 @@ def negative(window, places, values, known):
     return -(math.log(places) + (2 - known) * math.log(values)) / (window - 1)
 
 
-@WRONG.to("courier_loss", "logarithms add up")
-def chances_added(window, places, values, known):
+@WRONG.to("courier_loss", "logarithms add up", "not ln(places + values)")
+def probabilities_added(window, places, values, known):
     return math.log(places + values + (1 - known) * values) / (window - 1)
+
+
+@WRONG.to("courier_loss", "logarithms add up", "not ln(places + values)")
+def places_and_values_added(window, places, values, known):
+    return (math.log(places + values) + (1 - known) * math.log(values)) / (window - 1)
 
 
 @WRONG.to("courier_loss", "share between 0 and 1")

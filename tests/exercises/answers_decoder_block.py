@@ -1,4 +1,4 @@
-"""Chapter 3: answers that people give, wrong ones with words that their rejection must contain."""
+"""Chapter 3: right answers, and wrong answers with words that the verdict must contain."""
 
 import math
 
@@ -9,11 +9,12 @@ from torch.nn import functional as F
 WRONG, RIGHT = Answers(), Answers()
 
 
-def normed(x, eps, dim=-1, unbiased=False):
-    return (x - x.mean(dim, keepdim=True)) / (x.var(dim, keepdim=True, unbiased=unbiased) + eps).sqrt()
+def normalised(x, eps, dim=-1, unbiased=False):
+    variance = x.var(dim, keepdim=True, unbiased=unbiased)
+    return (x - x.mean(dim, keepdim=True)) / (variance + eps).sqrt()
 
 
-# layer_norm ---------------------------------------------------------------------------------------------------------
+# layer_norm ---------------------------------------------------------------------------------------
 
 @RIGHT.to("layer_norm")
 def with_torch(x, weight, bias, eps):
@@ -31,12 +32,13 @@ def position_by_position(x, weight, bias, eps):
 
 @WRONG.to("layer_norm", "C − 1")
 def variance_unbiased(x, weight, bias, eps):
-    return normed(x, eps, unbiased=True) * weight + bias
+    return normalised(x, eps, unbiased=True) * weight + bias
 
 
 @WRONG.to("layer_norm", "eps", "outside", "root")
 def eps_outside(x, weight, bias, eps):
-    return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, unbiased=False) + eps) * weight + bias
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (x.std(-1, keepdim=True, unbiased=False) + eps) * weight + bias
 
 
 @WRONG.to("layer_norm", "C − 1", "outside")
@@ -46,20 +48,20 @@ def plain_std(x, weight, bias, eps):
 
 @WRONG.to("layer_norm", "over time")
 def over_time(x, weight, bias, eps):
-    return normed(x, eps, dim=1) * weight + bias
+    return normalised(x, eps, dim=1) * weight + bias
 
 
 @WRONG.to("layer_norm", "batch")
 def over_the_batch(x, weight, bias, eps):
-    return normed(x, eps, dim=0) * weight + bias
+    return normalised(x, eps, dim=0) * weight + bias
 
 
 @WRONG.to("layer_norm", "over time")
 def over_time_and_channels(x, weight, bias, eps):
-    return normed(x, eps, dim=(1, 2)) * weight + bias
+    return normalised(x, eps, dim=(1, 2)) * weight + bias
 
 
-@WRONG.to("layer_norm", "mean", "subtract")
+@WRONG.to("layer_norm", "mean is not subtracted", "RMSNorm")
 def rms_norm(x, weight, bias, eps):
     return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * weight + bias
 
@@ -71,7 +73,8 @@ def mean_kept(x, weight, bias, eps):
 
 @WRONG.to("layer_norm", "square root")
 def divided_by_the_variance(x, weight, bias, eps):
-    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + eps) * weight + bias
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (x.var(-1, keepdim=True, unbiased=False) + eps) * weight + bias
 
 
 @WRONG.to("layer_norm", "`eps`", "not used")
@@ -81,27 +84,28 @@ def eps_fixed(x, weight, bias, eps):
 
 @WRONG.to("layer_norm", "weight", "bias", "left out")
 def weight_and_bias_left_out(x, weight, bias, eps):
-    return normed(x, eps)
+    return normalised(x, eps)
 
 
 @WRONG.to("layer_norm", "bias", "before")
 def bias_before_weight(x, weight, bias, eps):
-    return (normed(x, eps) + bias) * weight
+    return (normalised(x, eps) + bias) * weight
 
 
 @WRONG.to("layer_norm", "1 + weight")
 def one_plus_weight(x, weight, bias, eps):
-    return normed(x, eps) * (1 + weight) + bias
+    return normalised(x, eps) * (1 + weight) + bias
 
 
 @WRONG.to("layer_norm", "gradient")
 def statistics_detached(x, weight, bias, eps):
-    mean, variance = x.detach().mean(-1, keepdim=True), x.detach().var(-1, keepdim=True, unbiased=False)
+    mean = x.detach().mean(-1, keepdim=True)
+    variance = x.detach().var(-1, keepdim=True, unbiased=False)
     return (x - mean) / (variance + eps).sqrt() * weight + bias
 
 
 @WRONG.to("layer_norm", "mean of the squares")
-def mean_of_squares_less_square_of_mean(x, weight, bias, eps):
+def mean_of_squares_minus_square_of_mean(x, weight, bias, eps):
     mean = x.mean(-1, keepdim=True)
     return (x - mean) / ((x * x).mean(-1, keepdim=True) - mean * mean + eps).sqrt() * weight + bias
 
@@ -112,13 +116,13 @@ def in_place(x, weight, bias, eps):
     return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * weight + bias
 
 
-# sinusoidal_positions -----------------------------------------------------------------------------------------------
+# sinusoidal_positions -----------------------------------------------------------------------------
 
-def waves(T, C, base=10_000.0):
+def angles(T, C, base=10_000.0):
     return torch.arange(T)[:, None] * base ** (-torch.arange(0, C, 2) / C)
 
 
-def woven(sin, cos):
+def alternating(sin, cos):
     return torch.stack([sin, cos], dim=-1).flatten(1)
 
 
@@ -139,58 +143,58 @@ def number_by_number(T, C):
 
 @WRONG.to("sinusoidal_positions", "halves")
 def in_halves(T, C):
-    return torch.cat([waves(T, C).sin(), waves(T, C).cos()], dim=1)
+    return torch.cat([angles(T, C).sin(), angles(T, C).cos()], dim=1)
 
 
 @WRONG.to("sinusoidal_positions", "even", "swapped")
 def cosine_first(T, C):
-    return woven(waves(T, C).cos(), waves(T, C).sin())
+    return alternating(angles(T, C).cos(), angles(T, C).sin())
 
 
 @WRONG.to("sinusoidal_positions", "base", "10000")
 def another_base(T, C):
-    return woven(waves(T, C, 1000.0).sin(), waves(T, C, 1000.0).cos())
+    return alternating(angles(T, C, 1000.0).sin(), angles(T, C, 1000.0).cos())
 
 
 @WRONG.to("sinusoidal_positions", "exponent", "2i")
 def half_the_exponent(T, C):
     angle = torch.arange(T)[:, None] * 10_000.0 ** (-torch.arange(C // 2) / C)
-    return woven(angle.sin(), angle.cos())
+    return alternating(angle.sin(), angle.cos())
 
 
 @WRONG.to("sinusoidal_positions", "pair")
 def a_wavelength_for_each_channel(T, C):
     angle = torch.arange(T)[:, None] * 10_000.0 ** (-torch.arange(C) / C)
-    return woven(angle[:, 0::2].sin(), angle[:, 1::2].cos())
+    return alternating(angle[:, 0::2].sin(), angle[:, 1::2].cos())
 
 
 @WRONG.to("sinusoidal_positions", "position 0")
 def counted_from_one(T, C):
-    return woven(waves(T + 1, C).sin(), waves(T + 1, C).cos())[1:]
+    return alternating(angles(T + 1, C).sin(), angles(T + 1, C).cos())[1:]
 
 
 @WRONG.to("sinusoidal_positions", "grow")
 def faster_and_faster(T, C):
     angle = torch.arange(T)[:, None] * 10_000.0 ** (torch.arange(0, C, 2) / C)
-    return woven(angle.sin(), angle.cos())
+    return alternating(angle.sin(), angle.cos())
 
 
 @WRONG.to("sinusoidal_positions", "cos", "odd")
 def sines_only(T, C):
-    return woven(waves(T, C).sin(), waves(T, C).sin())
+    return alternating(angles(T, C).sin(), angles(T, C).sin())
 
 
 @WRONG.to("sinusoidal_positions", "shape")
 def channels_first(T, C):
-    return woven(waves(T, C).sin(), waves(T, C).cos()).T
+    return alternating(angles(T, C).sin(), angles(T, C).cos()).T
 
 
 @WRONG.to("sinusoidal_positions", "float32")
 def double_precision(T, C):
-    return woven(waves(T, C).sin(), waves(T, C).cos()).double()
+    return alternating(angles(T, C).sin(), angles(T, C).cos()).double()
 
 
-# dropout ------------------------------------------------------------------------------------------------------------
+# dropout ------------------------------------------------------------------------------------------
 
 @RIGHT.to("dropout")
 def with_bernoulli(x, p, generator):
@@ -218,13 +222,18 @@ def scaled_down(x, p, generator):
     return x * (torch.rand(x.shape, generator=generator) >= p) * (1 - p)
 
 
+@WRONG.to("dropout", "divided by √(1 − p)")
+def scaled_by_the_root(x, p, generator):
+    return x * (torch.rand(x.shape, generator=generator) >= p) / math.sqrt(1 - p)
+
+
 @WRONG.to("dropout", "keep", "drop")
 def kept_with_probability_p(x, p, generator):
     return x * (torch.rand(x.shape, generator=generator) < p) / (1 - p)
 
 
 @WRONG.to("dropout", "keep", "drop")
-def kept_with_probability_p_and_scaled_so(x, p, generator):
+def kept_with_probability_p_and_divided_by_p(x, p, generator):
     return x * (torch.rand(x.shape, generator=generator) < p) / p
 
 
@@ -265,7 +274,7 @@ def zeroed_in_place(x, p, generator):
     return x / (1 - p)
 
 
-# pre_norm_block -----------------------------------------------------------------------------------------------------
+# pre_norm_block -----------------------------------------------------------------------------------
 
 @RIGHT.to("pre_norm_block")
 def in_one_line(x, norm1, attention, norm2, feed_forward):
@@ -332,7 +341,7 @@ def no_norms(x, norm1, attention, norm2, feed_forward):
     return x + feed_forward(x)
 
 
-@WRONG.to("pre_norm_block", "attention's answer")
+@WRONG.to("pre_norm_block", "attention's output is missing")
 def second_residual_from_the_input(x, norm1, attention, norm2, feed_forward):
     h = x + attention(norm1(x))
     return x + feed_forward(norm2(h))
@@ -344,7 +353,7 @@ def added_in_place(x, norm1, attention, norm2, feed_forward):
     return x + feed_forward(norm2(x))
 
 
-# A second round, made up when the checks were written --------------------------------------------------------------
+# More answers -------------------------------------------------------------------------------------
 
 @WRONG.to("layer_norm", "squares are added up")
 def sum_of_squares(x, weight, bias, eps):
@@ -359,7 +368,7 @@ def one_mean_for_all(x, weight, bias, eps):
 
 @WRONG.to("layer_norm", "over time", "C − 1")
 def over_time_and_unbiased(x, weight, bias, eps):
-    return normed(x, eps, dim=1, unbiased=True) * weight + bias
+    return normalised(x, eps, dim=1, unbiased=True) * weight + bias
 
 
 @WRONG.to("layer_norm", "nearly right", ".float()")
@@ -369,18 +378,20 @@ def in_single_precision(x, weight, bias, eps):
 
 @WRONG.to("layer_norm", "gradient for `x`", "variance")
 def variance_detached(x, weight, bias, eps):
-    return (x - x.mean(-1, keepdim=True)) / (x.detach().var(-1, keepdim=True, unbiased=False) + eps).sqrt() * weight + bias
+    variance = x.detach().var(-1, keepdim=True, unbiased=False)
+    return (x - x.mean(-1, keepdim=True)) / (variance + eps).sqrt() * weight + bias
 
 
 @WRONG.to("layer_norm", "for x", "is right")
 def median_subtracted(x, weight, bias, eps):
-    return (x - x.median(-1, keepdim=True).values) / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt() * weight + bias
+    variance = x.var(-1, keepdim=True, unbiased=False)
+    return (x - x.median(-1, keepdim=True).values) / (variance + eps).sqrt() * weight + bias
 
 
 @WRONG.to("sinusoidal_positions", "same wavelength")
 def whole_division(T, C):
     angle = torch.arange(T)[:, None] / 10_000.0 ** (torch.arange(0, C, 2) // C)
-    return woven(angle.sin(), angle.cos())
+    return alternating(angle.sin(), angle.cos())
 
 
 @WRONG.to("sinusoidal_positions", "exponent 1", "halves")
@@ -390,30 +401,30 @@ def as_in_tensor2tensor(T, C):
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
-@WRONG.to("sinusoidal_positions", "beyond")
+@WRONG.to("sinusoidal_positions", "outside −1 … 1")
 def scaled_up_by_the_width(T, C):
-    return woven(waves(T, C).sin(), waves(T, C).cos()) * C ** 0.5
+    return alternating(angles(T, C).sin(), angles(T, C).cos()) * C ** 0.5
 
 
 @WRONG.to("sinusoidal_positions", "position 0")
-def turns_taken_in_time(T, C):
-    angle = waves(T, C).repeat_interleave(2, dim=1)
+def alternating_in_time(T, C):
+    angle = angles(T, C).repeat_interleave(2, dim=1)
     return torch.where(torch.arange(T)[:, None] % 2 == 0, angle.sin(), angle.cos())
 
 
 @WRONG.to("sinusoidal_positions", "shape", "(1, 2)")
 def of_a_fixed_length(T, C):
-    return woven(waves(64, C).sin(), waves(64, C).cos())
+    return alternating(angles(64, C).sin(), angles(64, C).cos())
 
 
 @WRONG.to("sinusoidal_positions", "for T = 2, C = 4", "is right")
 def exponent_by_the_length(T, C):
     angle = torch.arange(T)[:, None] * 10_000.0 ** (-torch.arange(0, C, 2) / T)
-    return woven(angle.sin(), angle.cos())
+    return alternating(angle.sin(), angle.cos())
 
 
 @WRONG.to("dropout", "1.257", "1.25")
-def scaled_by_what_happened_to_stay(x, p, generator):
+def scaled_by_the_share_that_stays(x, p, generator):
     keep = torch.rand(x.shape, generator=generator) >= p
     return x * keep * x.numel() / keep.sum()
 
@@ -430,7 +441,7 @@ def an_exact_share(x, p, generator):
     return x * keep.view_as(x) / (1 - p)
 
 
-@WRONG.to("dropout", "depends on their values")
+@WRONG.to("dropout", "values of x decide")
 def the_smallest(x, p, generator):
     return torch.where(x.abs() < x.abs().quantile(p), 0, x) / (1 - p)
 
@@ -485,10 +496,10 @@ def attention_called_twice(x, norm1, attention, norm2, feed_forward):
     return x + attention(norm1(x)) + feed_forward(norm2(x + attention(norm1(x))))
 
 
-@WRONG.to("pre_norm_block", "attention's answer alone")
-def feed_forward_of_the_answer(x, norm1, attention, norm2, feed_forward):
-    answer = attention(norm1(x))
-    return x + answer + feed_forward(norm2(answer))
+@WRONG.to("pre_norm_block", "attention's output alone")
+def feed_forward_of_the_output(x, norm1, attention, norm2, feed_forward):
+    output = attention(norm1(x))
+    return x + output + feed_forward(norm2(output))
 
 
 @WRONG.to("pre_norm_block", "gradient")
@@ -498,6 +509,6 @@ def stream_detached(x, norm1, attention, norm2, feed_forward):
 
 
 @WRONG.to("pre_norm_block", "tuple")
-def stream_and_answer(x, norm1, attention, norm2, feed_forward):
+def two_results(x, norm1, attention, norm2, feed_forward):
     x = x + attention(norm1(x))
     return x, feed_forward(norm2(x))

@@ -1,4 +1,4 @@
-"""Chapter 4: answers that people give, wrong ones with words that their rejection must contain."""
+"""Chapter 4: right answers, and wrong answers with words that the verdict must contain."""
 
 import math
 
@@ -8,7 +8,7 @@ from collecting import Answers
 WRONG, RIGHT = Answers(), Answers()
 
 
-# shift_targets ------------------------------------------------------------------------------------------------------
+# shift_targets ------------------------------------------------------------------------------------
 
 @RIGHT.to("shift_targets")
 def from_one_window(ids, start, block_size):
@@ -18,8 +18,8 @@ def from_one_window(ids, start, block_size):
 
 @RIGHT.to("shift_targets")
 def by_index(ids, start, block_size):
-    places = torch.arange(start, start + block_size, device=ids.device)
-    return [ids[places], ids[places + 1]]
+    positions = torch.arange(start, start + block_size, device=ids.device)
+    return [ids[positions], ids[positions + 1]]
 
 
 @WRONG.to("shift_targets", "same tokens", "copy")
@@ -80,9 +80,9 @@ def as_floats(ids, start, block_size):
     return ids[start:start + block_size].float(), ids[start + 1:start + block_size + 1].float()
 
 
-# top_p --------------------------------------------------------------------------------------------------------------
+# top_p --------------------------------------------------------------------------------------------
 
-def kept(probabilities, p, keep=lambda before, own, p: before < p):
+def most_probable(probabilities, p, keep=lambda before, own, p: before < p):
     ordered, order = probabilities.sort(-1, descending=True)
     ordered = ordered * keep(ordered.cumsum(-1) - ordered, ordered, p)
     return torch.zeros_like(probabilities).scatter(-1, order, ordered)
@@ -92,11 +92,11 @@ def kept(probabilities, p, keep=lambda before, own, p: before < p):
 def row_by_row(probabilities, p):
     result = torch.zeros_like(probabilities)
     for row, out in zip(probabilities, result, strict=True):
-        held = 0.0
+        total = 0.0
         for token in row.argsort(descending=True):
-            if held < p:
+            if total < p:
                 out[token] = row[token]
-                held += row[token].item()
+                total += row[token].item()
     return result / result.sum(-1, keepdim=True)
 
 
@@ -110,19 +110,20 @@ def with_ranks(probabilities, p):
 
 @WRONG.to("top_p", "crosses")
 def crossing_token_dropped(probabilities, p):
-    result = kept(probabilities, p, lambda before, own, p: before + own <= p)
+    result = most_probable(probabilities, p, lambda before, own, p: before + own <= p)
     return result / result.sum(-1, keepdim=True)
 
 
 @WRONG.to("top_p", "crosses")
 def crossing_token_dropped_unless_alone(probabilities, p):
-    result = kept(probabilities, p, lambda before, own, p: (before + own <= p) | (before == 0))
+    keep = lambda before, own, p: (before + own <= p) | (before == 0)
+    result = most_probable(probabilities, p, keep)
     return result / result.sum(-1, keepdim=True)
 
 
 @WRONG.to("top_p", "sum to 1")
 def not_renormalised(probabilities, p):
-    return kept(probabilities, p)
+    return most_probable(probabilities, p)
 
 
 @WRONG.to("top_p", "sorted", "place")
@@ -144,7 +145,7 @@ def cumulated_without_sorting(probabilities, p):
     return result / result.sum(-1, keepdim=True)
 
 
-@WRONG.to("top_p", "least likely")
+@WRONG.to("top_p", "least probable")
 def sorted_upwards(probabilities, p):
     ordered, order = probabilities.sort(-1)
     ordered = torch.where(ordered.cumsum(-1) - ordered >= p, 0, ordered)
@@ -154,13 +155,13 @@ def sorted_upwards(probabilities, p):
 
 @WRONG.to("top_p", "exactly p")
 def one_more_when_p_is_reached(probabilities, p):
-    result = kept(probabilities, p, lambda before, own, p: before <= p)
+    result = most_probable(probabilities, p, lambda before, own, p: before <= p)
     return result / result.sum(-1, keepdim=True)
 
 
 @WRONG.to("top_p", "softmax")
 def renormalised_by_softmax(probabilities, p):
-    result = kept(probabilities, p)
+    result = most_probable(probabilities, p)
     return result.masked_fill(result == 0, -math.inf).softmax(-1)
 
 
@@ -171,20 +172,27 @@ def does_nothing(probabilities, p):
 
 @WRONG.to("top_p", "by p", "sum")
 def divided_by_p(probabilities, p):
-    return kept(probabilities, p) / p
+    return most_probable(probabilities, p) / p
 
 
-@WRONG.to("top_p", "likeliest alone")
+@WRONG.to("top_p", "most probable token alone")
 def greedy(probabilities, p):
-    return torch.zeros_like(probabilities).scatter(-1, probabilities.argmax(-1, keepdim=True), 1.0)
+    best = probabilities.argmax(-1, keepdim=True)
+    return torch.zeros_like(probabilities).scatter(-1, best, 1.0)
 
 
-# learning_rate ------------------------------------------------------------------------------------------------------
+# learning_rate ------------------------------------------------------------------------------------
 
 def rate(n, max_steps, peak, warmup):
     if n <= warmup:
         return peak * n / warmup
     return peak * (1 + math.cos(math.pi * (n - warmup) / (max_steps - warmup))) / 2
+
+
+def warmup_and_then(rate_after, step, peak, warmup):
+    """Return the right rate during the warm-up, and then `rate_after(n)`."""
+    n = step + 1
+    return peak * n / warmup if n <= warmup else rate_after(n)
 
 
 @RIGHT.to("learning_rate")
@@ -202,7 +210,8 @@ def with_a_smaller_sign(step, max_steps, peak, warmup):
 
 @WRONG.to("learning_rate", "step + 1")
 def counted_from_zero(step, max_steps, peak, warmup):
-    return rate(step, max_steps, peak, warmup) if warmup else rate(step + 1, max_steps, peak, warmup)
+    n = step if warmup else step + 1
+    return rate(n, max_steps, peak, warmup)
 
 
 @WRONG.to("learning_rate", "warm-up", "left out")
@@ -212,26 +221,26 @@ def no_warmup(step, max_steps, peak, warmup):
 
 @WRONG.to("learning_rate", "end of the warm-up", "jump")
 def cosine_over_all_steps(step, max_steps, peak, warmup):
-    n = step + 1
-    return peak * n / warmup if n <= warmup else rate(n, max_steps, peak, 0)
+    cosine = lambda n: rate(n, max_steps, peak, 0)
+    return warmup_and_then(cosine, step, peak, warmup)
 
 
 @WRONG.to("learning_rate", "peak")
 def cosine_below_zero(step, max_steps, peak, warmup):
-    n = step + 1
-    return peak * n / warmup if n <= warmup else peak * math.cos(math.pi * (n - warmup) / (max_steps - warmup))
+    cosine = lambda n: peak * math.cos(math.pi * (n - warmup) / (max_steps - warmup))
+    return warmup_and_then(cosine, step, peak, warmup)
 
 
 @WRONG.to("learning_rate", "half")
 def twice_the_peak(step, max_steps, peak, warmup):
-    n = step + 1
-    return peak * n / warmup if n <= warmup else 2 * rate(n, max_steps, peak, warmup)
+    cosine = lambda n: 2 * rate(n, max_steps, peak, warmup)
+    return warmup_and_then(cosine, step, peak, warmup)
 
 
 @WRONG.to("learning_rate", "straight line", "cosine")
 def linear_decay(step, max_steps, peak, warmup):
-    n = step + 1
-    return peak * n / warmup if n <= warmup else peak * (max_steps - n) / (max_steps - warmup)
+    line = lambda n: peak * (max_steps - n) / (max_steps - warmup)
+    return warmup_and_then(line, step, peak, warmup)
 
 
 @WRONG.to("learning_rate", "constant")
@@ -242,19 +251,32 @@ def no_decay(step, max_steps, peak, warmup):
 @WRONG.to("learning_rate", "warmup = 0")
 def divides_by_zero(step, max_steps, peak, warmup):
     n = step + 1
-    return min(peak * n / warmup, peak) if n < warmup or warmup == 0 else rate(n, max_steps, peak, warmup)
+    if n < warmup or warmup == 0:
+        return min(peak * n / warmup, peak)
+    return rate(n, max_steps, peak, warmup)
 
 
 @WRONG.to("learning_rate", "π")
 def pi_forgotten(step, max_steps, peak, warmup):
-    n = step + 1
-    return peak * n / warmup if n <= warmup else peak * (1 + math.cos((n - warmup) / (max_steps - warmup))) / 2
+    cosine = lambda n: peak * (1 + math.cos((n - warmup) / (max_steps - warmup))) / 2
+    return warmup_and_then(cosine, step, peak, warmup)
+
+
+@WRONG.to("learning_rate", "degrees", "radians")
+def in_degrees(step, max_steps, peak, warmup):
+    cosine = lambda n: peak * (1 + math.cos(180 * (n - warmup) / (max_steps - warmup))) / 2
+    return warmup_and_then(cosine, step, peak, warmup)
+
+
+@WRONG.to("learning_rate", "warmup = 0", "max(warmup, 1)")
+def one_step_of_warmup_at_least(step, max_steps, peak, warmup):
+    return rate(step + 1, max_steps, peak, max(warmup, 1))
 
 
 @WRONG.to("learning_rate", "0", "last step")
 def a_tenth_remains(step, max_steps, peak, warmup):
-    n = step + 1
-    return peak * n / warmup if n <= warmup else 0.1 * peak + 0.9 * rate(n, max_steps, peak, warmup)
+    cosine = lambda n: 0.1 * peak + 0.9 * rate(n, max_steps, peak, warmup)
+    return warmup_and_then(cosine, step, peak, warmup)
 
 
 @WRONG.to("learning_rate", "multiplied by peak")
@@ -262,7 +284,7 @@ def share_of_the_peak(step, max_steps, peak, warmup):
     return rate(step + 1, max_steps, 1.0, warmup)
 
 
-# generate_greedy ----------------------------------------------------------------------------------------------------
+# generate_greedy ----------------------------------------------------------------------------------
 
 @RIGHT.to("generate_greedy")
 def into_a_list(model, ids, max_new_tokens, block_size):
@@ -309,8 +331,8 @@ def window_instead_of_all(model, ids, max_new_tokens, block_size):
     return ids
 
 
-@WRONG.to("generate_greedy", "feed")
-def new_token_not_fed_back(model, ids, max_new_tokens, block_size):
+@WRONG.to("generate_greedy", "append")
+def one_token_repeated(model, ids, max_new_tokens, block_size):
     token = model(ids[:, -block_size:])[:, -1].argmax(-1, keepdim=True)
     return torch.cat([ids] + [token] * max_new_tokens, dim=1)
 
@@ -344,6 +366,15 @@ def as_a_bigram(model, ids, max_new_tokens, block_size):
     return ids
 
 
+@WRONG.to("generate_greedy", "newest token alone", "every call")
+def newest_token_alone(model, ids, max_new_tokens, block_size):
+    window = ids[:, -block_size:]
+    for _ in range(max_new_tokens):
+        window = model(window)[:, -1].argmax(-1, keepdim=True)
+        ids = torch.cat([ids, window], dim=1)
+    return ids
+
+
 @WRONG.to("generate_greedy", "block_size − 1")
 def window_one_too_short(model, ids, max_new_tokens, block_size):
     for _ in range(max_new_tokens):
@@ -352,7 +383,7 @@ def window_one_too_short(model, ids, max_new_tokens, block_size):
     return ids
 
 
-# A second round, made up when the checks were written --------------------------------------------------------------
+# More answers -------------------------------------------------------------------------------------
 
 @WRONG.to("shift_targets", "x + 1", "next token")
 def one_added(ids, start, block_size):
@@ -370,9 +401,14 @@ def of_lists(ids, start, block_size):
     return ids[start:start + block_size].tolist(), ids[start + 1:start + block_size + 1].tolist()
 
 
-@WRONG.to("shift_targets", "shape")
+@WRONG.to("shift_targets", "end at start + block_size")
 def end_not_moved(ids, start, block_size):
     return ids[start:block_size], ids[start + 1:block_size + 1]
+
+
+@WRONG.to("shift_targets", "end at start + block_size")
+def end_of_x_not_moved(ids, start, block_size):
+    return ids[start:block_size], ids[start + 1:start + block_size + 1]
 
 
 @WRONG.to("shift_targets", "made up", "follows the window")
@@ -393,6 +429,23 @@ def shifted_in_place(ids, start, block_size):
 @WRONG.to("shift_targets", "one token too late")
 def window_one_later(ids, start, block_size):
     return ids[start + 1:start + block_size + 1], ids[start + 2:start + block_size + 2]
+
+
+@WRONG.to("top_p", "same number of tokens")
+def one_number_for_the_whole_batch(probabilities, p):
+    ordered, order = probabilities.sort(-1, descending=True)
+    number = (ordered.cumsum(-1) - ordered < p).sum(-1).max()
+    stays = torch.arange(ordered.shape[-1]) < number
+    result = torch.zeros_like(probabilities).scatter(-1, order, ordered * stays)
+    return result / result.sum(-1, keepdim=True)
+
+
+@WRONG.to("top_p", "in row 1 of a batch of 5 rows", "it keeps tokens")
+def one_more_in_the_second_row(probabilities, p):
+    result = most_probable(probabilities, p)
+    if len(result) == 5:
+        result[1] = probabilities[1]
+    return result / result.sum(-1, keepdim=True)
 
 
 @WRONG.to("top_p", "share of the vocabulary")
@@ -417,36 +470,37 @@ def min_p(probabilities, p):
 
 @WRONG.to("top_p", "wrong tokens", "it keeps tokens")
 def one_beyond(probabilities, p):
-    result = kept(probabilities, p, lambda before, own, p: before - own < p)
+    result = most_probable(probabilities, p, lambda before, own, p: before - own < p)
     return result / result.sum(-1, keepdim=True)
 
 
 @WRONG.to("top_p", "crosses", "sum to 1")
 def dropped_and_not_renormalised(probabilities, p):
-    return kept(probabilities, p, lambda before, own, p: before + own <= p)
+    return most_probable(probabilities, p, lambda before, own, p: before + own <= p)
 
 
 @WRONG.to("top_p", "nearly right", "1e-8")
-def a_little_in_the_denominator(probabilities, p):
-    result = kept(probabilities, p)
+def epsilon_in_the_denominator(probabilities, p):
+    result = most_probable(probabilities, p)
     return result / (result.sum(-1, keepdim=True) + 1e-6)
 
 
 @WRONG.to("top_p", "logits", "−inf")
 def dropped_to_minus_infinity(probabilities, p):
-    result = kept(probabilities, p)
+    result = most_probable(probabilities, p)
     return result.masked_fill(result == 0, -math.inf)
 
 
 @WRONG.to("top_p", "for probabilities", "is right")
 def the_rest_goes_to_the_first(probabilities, p):
-    result = kept(probabilities, p)
-    return result.scatter_add(-1, probabilities.argmax(-1, keepdim=True), 1 - result.sum(-1, keepdim=True))
+    result = most_probable(probabilities, p)
+    best = probabilities.argmax(-1, keepdim=True)
+    return result.scatter_add(-1, best, 1 - result.sum(-1, keepdim=True))
 
 
 @WRONG.to("top_p", "changes its argument", "probabilities")
 def zeroed_in_place(probabilities, p):
-    probabilities[kept(probabilities, p) == 0] = 0
+    probabilities[most_probable(probabilities, p) == 0] = 0
     return probabilities / probabilities.sum(-1, keepdim=True)
 
 
@@ -457,8 +511,9 @@ def minimum(step, max_steps, peak, warmup):
 
 @WRONG.to("learning_rate", "warm-up counts n", "cosine counts step")
 def two_ways_to_count(step, max_steps, peak, warmup):
-    n = step + 1
-    return peak * n / warmup if n <= warmup else peak * (1 + math.cos(math.pi * (step - warmup) / (max_steps - warmup))) / 2
+    share = (step - warmup) / (max_steps - warmup)
+    cosine = lambda n: peak * (1 + math.cos(math.pi * share)) / 2
+    return warmup_and_then(cosine, step, peak, warmup)
 
 
 @WRONG.to("learning_rate", "//")
@@ -498,7 +553,7 @@ def argmax_over_positions(model, ids, max_new_tokens, block_size):
     return ids
 
 
-@WRONG.to("generate_greedy", "a small random model", "is right")
+@WRONG.to("generate_greedy", "model = ToyModel(2, 4, 8)", "is right")
 def stops_at_a_repetition(model, ids, max_new_tokens, block_size):
     for _ in range(max_new_tokens):
         token = model(ids[:, -block_size:])[:, -1].argmax(-1, keepdim=True)
@@ -530,7 +585,7 @@ def tokens_of_floats(model, ids, max_new_tokens, block_size):
     return ids.float()
 
 
-@WRONG.to("generate_greedy", "until there are block_size")
+@WRONG.to("generate_greedy", "stops when there are block_size tokens")
 def fills_the_window(model, ids, max_new_tokens, block_size):
     while ids.shape[1] < block_size:
         ids = torch.cat([ids, model(ids)[:, -1].argmax(-1, keepdim=True)], dim=1)

@@ -1,4 +1,4 @@
-"""Chapter 6: answers that people give, wrong ones with words that their rejection must contain."""
+"""Chapter 6: right and wrong answers, and words that the verdict on a wrong answer must contain."""
 
 import torch
 from collecting import Answers
@@ -8,11 +8,11 @@ WRONG, RIGHT = Answers(), Answers()
 
 
 def steps_back(T):
-    at = torch.arange(T)
-    return at[:, None] - at
+    positions = torch.arange(T)
+    return positions[:, None] - positions
 
 
-# distance_matrix ----------------------------------------------------------------------------------------------------
+# distance_matrix ----------------------------------------------------------------------------------
 
 @RIGHT.to("distance_matrix")
 def by_index(u):
@@ -28,7 +28,8 @@ def by_windows(u):
 
 @RIGHT.to("distance_matrix")
 def by_diagonals(u):
-    return sum(torch.diag_embed(u[:, [d]].expand(-1, u.shape[1] - d), -d) for d in range(u.shape[1]))
+    T = u.shape[1]
+    return sum(torch.diag_embed(u[:, [d]].expand(-1, T - d), -d) for d in range(T))
 
 
 @WRONG.to("distance_matrix", "wraps around", "circulant")
@@ -102,7 +103,7 @@ def cut_off(u):
     return by_index(u.detach())
 
 
-# token_shift --------------------------------------------------------------------------------------------------------
+# token_shift --------------------------------------------------------------------------------------
 
 @RIGHT.to("token_shift")
 def by_cat(x):
@@ -123,7 +124,7 @@ def by_roll(x):
     return torch.cat([x[..., :half].roll(1, dims=1), x[..., half:]], dim=-1)
 
 
-@WRONG.to("token_shift", "ahead")
+@WRONG.to("token_shift", "the next one")
 def from_the_next(x):
     half = x.shape[-1] // 2
     return torch.cat([F.pad(x, (0, 0, -1, 1))[..., :half], x[..., half:]], dim=-1)
@@ -146,6 +147,26 @@ def along_the_channels(x):
     return torch.cat([F.pad(x, (1, -1))[..., :half], x[..., half:]], dim=-1)
 
 
+@WRONG.to("token_shift", "one long text")
+def along_the_flattened_batch(x):
+    half = x.shape[-1] // 2
+    before = F.pad(x.reshape(-1, x.shape[-1]), (0, 0, 1, -1)).reshape(x.shape)
+    return torch.cat([before[..., :half], x[..., half:]], dim=-1)
+
+
+@WRONG.to("token_shift", "one long text")
+def rolled_along_the_flattened_batch(x):
+    half = x.shape[-1] // 2
+    before = x.reshape(-1, x.shape[-1]).roll(1, dims=0).reshape(x.shape)
+    return torch.cat([before[..., :half], x[..., half:]], dim=-1)
+
+
+@WRONG.to("token_shift", "added", "replace")
+def added(x):
+    half = x.shape[-1] // 2
+    return torch.cat([(x + F.pad(x, (0, 0, 1, -1)))[..., :half], x[..., half:]], dim=-1)
+
+
 @WRONG.to("token_shift", "axis 1", "batch")
 def along_the_batch(x):
     half = x.shape[-1] // 2
@@ -164,7 +185,7 @@ def first_as_it_was(x):
     return torch.cat([torch.cat([x[:, :1, :half], x[:, :-1, :half]], dim=1), x[..., half:]], dim=-1)
 
 
-@WRONG.to("token_shift", "every other")
+@WRONG.to("token_shift", "every other", "channel 0")
 def alternating(x):
     y = x.clone()
     y[..., ::2] = F.pad(x, (0, 0, 1, -1))[..., ::2]
@@ -195,7 +216,7 @@ def half_rounded_up(x):
     return torch.cat([F.pad(x, (0, 0, 1, -1))[..., :half], x[..., half:]], dim=-1)
 
 
-@WRONG.to("token_shift", "zeros run through")
+@WRONG.to("token_shift", "zeros reach all")
 def cascade(x):
     x, half = x.clone(), x.shape[-1] // 2
     for t in range(x.shape[1]):
@@ -203,7 +224,7 @@ def cascade(x):
     return x
 
 
-# gate ---------------------------------------------------------------------------------------------------------------
+# gate ---------------------------------------------------------------------------------------------
 
 def hidden(scores):
     return scores.masked_fill(torch.ones_like(scores).triu(1).bool(), float("-inf"))
@@ -225,7 +246,7 @@ def unmasked(scores, w):
     return ((scores + w.log()).logsumexp(-1) - scores.logsumexp(-1)).exp()
 
 
-@WRONG.to("gate", "upside down")
+@WRONG.to("gate", "one divided by")
 def inverted(scores, w):
     return 1 / difference_of_lse(scores, w)
 
@@ -256,6 +277,31 @@ def numerator_alone(scores, w):
 def over_queries(scores, w):
     seen = hidden(scores)
     return ((seen + w.log()).logsumexp(0) - seen.logsumexp(0)).exp()
+
+
+@WRONG.to("gate", "softmax runs over the queries")
+def softmax_over_queries(scores, w):
+    return (hidden(scores).softmax(0) * w).sum(-1)
+
+
+@WRONG.to("gate", "no mask", "softmax runs over the queries")
+def unmasked_softmax_over_queries(scores, w):
+    return (scores.softmax(0) * w).sum(-1)
+
+
+@WRONG.to("gate", "mask comes after the softmax")
+def masked_after_the_softmax(scores, w):
+    return (scores.softmax(-1).tril() * w).sum(-1)
+
+
+@WRONG.to("gate", "tril", "exp(0) = 1 still counts")
+def masked_with_tril(scores, w):
+    return (scores.tril().softmax(-1).tril() * w).sum(-1)
+
+
+@WRONG.to("gate", "geometric mean")
+def geometric_mean(scores, w):
+    return (hidden(scores).softmax(-1) * w.log()).sum(-1).exp()
 
 
 @WRONG.to("gate", "large scores", "LSE")
@@ -295,7 +341,7 @@ def future_of_score_0(scores, w):
     return ((scores + w.log()).logsumexp(-1) - scores.logsumexp(-1)).exp()
 
 
-# best_weights -------------------------------------------------------------------------------------------------------
+# best_weights -------------------------------------------------------------------------------------
 
 @RIGHT.to("best_weights")
 def normal_equations(f, target):
@@ -305,7 +351,8 @@ def normal_equations(f, target):
 
 @RIGHT.to("best_weights")
 def least_squares(f, target):
-    return torch.linalg.lstsq(f.transpose(1, 2).flatten(0, 1), target.flatten()[:, None]).solution[:, 0]
+    rows = f.transpose(1, 2).flatten(0, 1)
+    return torch.linalg.lstsq(rows, target.flatten()[:, None]).solution[:, 0]
 
 
 @RIGHT.to("best_weights")
@@ -331,15 +378,22 @@ def multiplied(f, target):
 
 @WRONG.to("best_weights", "one w serves all channels")
 def by_channel(f, target):
-    return torch.stack([normal_equations(f[..., [c]], target[..., [c]]) for c in range(f.shape[-1])]).mean(0)
+    channels = range(f.shape[-1])
+    return torch.stack([normal_equations(f[..., [c]], target[..., [c]]) for c in channels]).mean(0)
 
 
-@WRONG.to("best_weights", "means are taken away")
+@WRONG.to("best_weights", "means are subtracted")
 def centred(f, target):
     return normal_equations(f - f.mean(0), target - target.mean(0))
 
 
-@WRONG.to("best_weights", "averaged", "alike")
+@WRONG.to("best_weights", "reshaped", "axes")
+def reshaped(f, target):
+    N, D, C = f.shape
+    return torch.linalg.lstsq(f.reshape(N * C, D), target.reshape(N * C, 1)).solution[:, 0]
+
+
+@WRONG.to("best_weights", "averaged", "summed")
 def half_averaged(f, target):
     return normal_equations(f, target) / len(f)
 
@@ -370,7 +424,8 @@ def channels_summed_first(f, target):
 def a_few_steps_of_descent(f, target):
     w = torch.zeros(f.shape[1], dtype=f.dtype)
     for _ in range(20):
-        w = w + 0.01 * torch.einsum("ndc,nc->d", f, target - torch.einsum("ndc,d->nc", f, w)) / len(f)
+        error = target - torch.einsum("ndc,d->nc", f, w)
+        w = w + 0.01 * torch.einsum("ndc,nc->d", f, error) / len(f)
     return w
 
 

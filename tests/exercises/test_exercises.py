@@ -1,4 +1,4 @@
-"""Every exercise's check: right answers pass, wrong ones hear what is wrong with them, stubs are told apart, and nothing escapes."""
+"""Test every exercise's check on right answers, wrong answers, stubs and arbitrary objects."""
 
 import importlib
 import random
@@ -17,18 +17,41 @@ import pytest
 import torch
 from collecting import defined, solutions, stubs
 
-from gptlib.exercises import _checking, attention, bigram, bpe, context_rolling, decoder_block, full_gpt, time_weighting
+from gptlib.classroom.exercises import (
+    _checking,
+    attention,
+    bigram,
+    bpe,
+    context_rolling,
+    decoder_block,
+    full_gpt,
+    time_weighting,
+)
+from gptlib.classroom.exercises._comparing import Wrong, agree, compare
+from gptlib.classroom.exercises.full_gpt import ToyModel
 
-ANSWERS = {bigram: answers_bigram, attention: answers_attention, decoder_block: answers_decoder_block, full_gpt: answers_full_gpt,
-           bpe: answers_bpe, time_weighting: answers_time_weighting, context_rolling: answers_context_rolling}
+ANSWERS = {
+    bigram: answers_bigram,
+    attention: answers_attention,
+    decoder_block: answers_decoder_block,
+    full_gpt: answers_full_gpt,
+    bpe: answers_bpe,
+    time_weighting: answers_time_weighting,
+    context_rolling: answers_context_rolling,
+}
 CHAPTERS = {module.__name__.rpartition(".")[2]: module for module in ANSWERS}
-EXERCISES = {name.removeprefix("check_"): getattr(module, name) for module in ANSWERS for name in vars(module) if name.startswith("check_")}
+EXERCISES = {
+    name.removeprefix("check_"): getattr(module, name)
+    for module in ANSWERS
+    for name in vars(module)
+    if name.startswith("check_")
+}
 NAMES = list(EXERCISES)
 WRONG = [answer for answers in ANSWERS.values() for answer in answers.WRONG]
 RIGHT = [answer for answers in ANSWERS.values() for answer in answers.RIGHT]
 
 
-def rejected(result, *words):
+def assert_rejected(result, *words):
     assert result.attempted and not result.passed and not result
     assert result.message.startswith("✗ ")
     for word in words:
@@ -36,8 +59,8 @@ def rejected(result, *words):
 
 
 @pytest.mark.parametrize("exercise, function, words", WRONG)
-def test_a_wrong_answer_hears_its_mistake(exercise, function, words):
-    rejected(EXERCISES[exercise](function), f"{exercise}: ", *words)
+def test_a_wrong_answer_is_rejected_with_the_right_words(exercise, function, words):
+    assert_rejected(EXERCISES[exercise](function), f"{exercise}: ", *words)
 
 
 @pytest.mark.parametrize("exercise, function, words", RIGHT)
@@ -49,41 +72,49 @@ def test_a_right_answer_passes(exercise, function, words, capsys):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_exercise_has_wrong_answers(name):
+def test_every_exercise_has_wrong_and_right_answers(name):
     assert sum(answer.values[0] == name for answer in WRONG) >= 10
     assert sum(answer.values[0] == name for answer in RIGHT) >= 1
 
 
-# The notebooks' own stubs and solutions -----------------------------------------------------------------------------
+# The notebooks' own stubs and solutions -----------------------------------------------------------
+
+
+def exercises_of(chapter):
+    return [name for name in NAMES if hasattr(CHAPTERS[chapter], f"check_{name}")]
+
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_folded_solutions_pass(chapter):
-    found = solutions(chapter)
-    names = [name for name in NAMES if hasattr(CHAPTERS[chapter], f"check_{name}")]
-    assert set(names) <= set(found)
+    sources = solutions(chapter)
+    names = exercises_of(chapter)
+    assert set(names) <= set(sources)
     namespace = {"torch": torch}
     for name in names:
-        result = EXERCISES[name](defined("import math\n" + found[name], name, namespace))
+        function = defined("import math\n" + sources[name], name, namespace)
+        result = EXERCISES[name](function)
         assert result.passed, result.message
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_stubs_of_the_notebook_are_not_attempted(chapter):
-    found = stubs(chapter)
-    names = [name for name in NAMES if hasattr(CHAPTERS[chapter], f"check_{name}")]
-    assert set(names) <= set(found)
+    sources = stubs(chapter)
+    names = exercises_of(chapter)
+    assert set(names) <= set(sources)
     for name in names:
-        assert EXERCISES[name](defined(found[name], name, {})).message.startswith(f"not attempted: {name}")
+        result = EXERCISES[name](defined(sources[name], name, {}))
+        assert result.message.startswith(f"not attempted: {name}")
 
 
-# Whatever a reader may hand in --------------------------------------------------------------------------------------
+# Stubs and other objects that a student may pass --------------------------------------------------
 
-def dots(*arguments):
-    """What it should do."""
+
+def ellipsis_body(*arguments):
+    """Do what the exercise says."""
     ...
 
 
-def passes(*arguments):
+def pass_body(*arguments):
     pass
 
 
@@ -95,13 +126,24 @@ def raises_not_implemented(*arguments):
     raise NotImplementedError("your turn")
 
 
-def returns_dots(*arguments):
+def returns_ellipsis(*arguments):
     result = ...
     return result
 
 
+STUBS = [
+    ellipsis_body,
+    pass_body,
+    returns_none,
+    raises_not_implemented,
+    returns_ellipsis,
+    None,
+    ...,
+]
+
+
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("stub", [dots, passes, returns_none, raises_not_implemented, returns_dots, None, ...])
+@pytest.mark.parametrize("stub", STUBS)
 def test_a_stub_is_not_attempted(name, stub, capsys):
     result = EXERCISES[name](stub)
     assert not result.attempted and not result.passed and not result
@@ -113,83 +155,132 @@ def forgets_to_return(*arguments):
     print(len(arguments))
 
 
-def raises(*arguments):
+def raises_key_error(*arguments):
     raise KeyError("no such thing")
 
 
-def leaves(*arguments):
+def exits(*arguments):
     raise SystemExit(3)
 
 
+LINE_OF_THE_ERROR = f"line {raises_key_error.__code__.co_firstlineno + 1}"
+OTHER_ANSWERS = {
+    "no return": (forgets_to_return, ["None", "return"]),
+    "raises": (
+        raises_key_error,
+        ["KeyError", "no such thing", LINE_OF_THE_ERROR, 'raise KeyError("no such thing")'],
+    ),
+    "exits": (exits, ["SystemExit"]),
+    "arguments": (lambda: 1, ["TypeError", "argument"]),
+    "text": (lambda *arguments: "text", ["str"]),
+    "numpy": (lambda *arguments: np.zeros(3), ["ndarray"]),
+    "list": (lambda *arguments: [1, 2, 3], ["list"]),
+    "empty": (lambda *arguments: torch.zeros(0), []),
+    "zeros": (lambda *arguments: torch.zeros(3, 3), []),
+    "nan": (lambda *arguments: torch.tensor(float("nan")), []),
+    "complex": (lambda *arguments: torch.ones(2, 2, dtype=torch.complex64), []),
+    "sparse": (lambda *arguments: torch.eye(2).to_sparse(), []),
+    "echo": (lambda *arguments: arguments[0], []),
+    "called": (torch.tensor(1.0), ["without brackets"]),
+}
+
+
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("answer, words", [
-    (forgets_to_return, ["None", "return"]),
-    (raises, ["KeyError", "no such thing", f"line {raises.__code__.co_firstlineno + 1}", 'raise KeyError("no such thing")']),
-    (leaves, ["SystemExit"]),
-    (lambda: 1, ["TypeError", "argument"]),
-    (lambda *arguments: "text", ["str"]),
-    (lambda *arguments: np.zeros(3), ["ndarray"]),
-    (lambda *arguments: [1, 2, 3], ["list"]),
-    (lambda *arguments: torch.zeros(0), []),
-    (lambda *arguments: torch.zeros(3, 3), []),
-    (lambda *arguments: torch.tensor(float("nan")), []),
-    (lambda *arguments: torch.ones(2, 2, dtype=torch.complex64), []),
-    (lambda *arguments: torch.eye(2).to_sparse(), []),
-    (lambda *arguments: arguments[0], []),
-    (torch.tensor(1.0), ["without brackets"]),
-], ids=["no return", "raises", "exits", "arguments", "text", "numpy", "list", "empty", "zeros", "nan", "complex", "sparse", "echo",
-        "called"])
+@pytest.mark.parametrize("answer, words", OTHER_ANSWERS.values(), ids=OTHER_ANSWERS)
 def test_any_other_answer_is_rejected(name, answer, words):
     result = EXERCISES[name](answer)
     if name == "shift_targets":
-        words = [word for word in words if word not in ("str", "ndarray", "list")] or ["shift_targets"]
-    if name in ("merge", "encode_word"):                    # which give back lists
+        words = [word for word in words if word not in ("str", "ndarray", "list")]
+        words = words or ["shift_targets"]
+    # These exercises ask for a list.
+    if name in ("merge", "encode_word"):
         words = [word for word in words if word != "list"]
-    rejected(result, *words)
+    assert_rejected(result, *words)
     assert "cannot be compared" not in result.message
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_function_that_never_returns_is_left(name, monkeypatch, capsys):
+def test_a_function_that_never_returns_is_stopped(name, monkeypatch, capsys):
     monkeypatch.setattr(_checking, "TIME_LIMIT", 0.2)
 
     def endless(*arguments):
         while True:
             print("still here")
 
-    before, start = threading.active_count(), time.monotonic()
-    rejected(EXERCISES[name](endless), "0.2 seconds", "loop")
+    n_threads, start = threading.active_count(), time.monotonic()
+    assert_rejected(EXERCISES[name](endless), "0.2 seconds", "loop")
     assert time.monotonic() - start < 5
-    assert threading.active_count() == before               # a Python loop can be stopped
+    # The check can end a Python loop.
+    assert threading.active_count() == n_threads
     assert len(capsys.readouterr().out) < 1000
 
 
-def test_a_function_that_cannot_be_stopped_is_said_to_go_on(monkeypatch):
+def test_the_message_says_if_a_function_cannot_be_stopped(monkeypatch):
     monkeypatch.setattr(_checking, "TIME_LIMIT", 0.1)
-    rejected(attention.check_causal_mask(lambda T: time.sleep(2)), "goes on in the background")
+    result = attention.check_causal_mask(lambda T: time.sleep(2))
+    assert_rejected(result, "goes on in the background")
 
 
 def test_a_failing_check_shows_the_smallest_example():
-    result = attention.check_causal_mask(lambda T: torch.ones(T, T, dtype=torch.bool).tril() & (torch.arange(T) != 2))
-    rejected(result, "T = 3", "position 2")
-    result = bigram.check_bigram_probabilities(lambda counts, smoothing: torch.full_like(counts, 1 / len(counts)))
-    rejected(result, "counts = [[1, 3], [2, 0]]", "[[0.5, 0.5], [0.5, 0.5]]", "[[0.3, 0.7], [0.8333, 0.1667]]")
+    def without_column_2(T):
+        return torch.ones(T, T, dtype=torch.bool).tril() & (torch.arange(T) != 2)
+
+    assert_rejected(attention.check_causal_mask(without_column_2), "T = 3", "position 2")
+
+    def uniform(counts, smoothing):
+        return torch.full_like(counts, 1 / len(counts))
+
+    assert_rejected(
+        bigram.check_bigram_probabilities(uniform),
+        "counts = [[1, 3], [2, 0]]",
+        "[[0.5, 0.5], [0.5, 0.5]]",
+        "[[0.3, 0.7], [0.8333, 0.1667]]",
+    )
 
 
-def test_checks_repeat_and_leave_random_numbers_alone(monkeypatch):
-    torch.manual_seed(5), random.seed(5), np.random.seed(5)
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+def test_a_mistake_is_not_named_if_rightly_answered_inputs_refute_it():
+    right = lambda n: torch.tensor(float(n))
+    negated = ("the sign is wrong", lambda n: torch.tensor(-float(n)))
+    cases = [{"n": n} for n in range(1, 9)]
+
+    def negated_from(first):
+        return lambda n: torch.tensor(float(-n if n >= first else n))
+
+    # Seven of eight inputs are answered with the wrong sign, and then two of eight.
+    with pytest.raises(Wrong, match="the sign is wrong"):
+        compare(negated_from(2), right, cases, [negated])
+    trials = compare(negated_from(7), right, cases, [negated])
+    with pytest.raises(Wrong, match="for n = 7 the function returns -7, but 7 is right"):
+        agree(trials)
+
+
+def test_the_toy_model_of_a_message_can_be_built_again():
+    idx = torch.tensor([[3, 1, 2]])
+    model = ToyModel(13, 4, 1)
+    name, module = repr(model).split(" of ")
+    same_model = eval(name, vars(importlib.import_module(module)))
+    assert torch.equal(model(idx), same_model(idx))
+
+
+def test_checks_are_deterministic_and_preserve_the_random_state():
+    torch.manual_seed(5)
+    random.seed(5)
+    np.random.seed(5)
+    python_state, numpy_state = random.getstate(), np.random.get_state()[1].tolist()
     messages = []
     for _ in range(2):
-        torch.rand(3) if messages else None
+        if messages:
+            torch.rand(3)
         state = torch.get_rng_state()
-        messages.append([EXERCISES[name](lambda *arguments: torch.rand(2, 2)).message for name in NAMES])
+        results = [EXERCISES[name](lambda *arguments: torch.rand(2, 2)) for name in NAMES]
+        messages.append([result.message for result in results])
         assert torch.equal(state, torch.get_rng_state())
     assert messages[0] == messages[1]
-    assert random.getstate() == states[1] and np.random.get_state()[1].tolist() == states[2]
+    assert random.getstate() == python_state
+    assert np.random.get_state()[1].tolist() == numpy_state
 
 
-def test_what_the_function_prints_is_shown_in_short(capsys):
+def test_the_beginning_of_what_the_function_prints_is_shown(capsys):
     def talkative(T):
         print("mask of", T)
         return torch.ones(T, T, dtype=torch.bool).tril()
@@ -206,9 +297,10 @@ def test_checks_work_inside_no_grad():
 
 def test_a_notebook_shows_one_line_and_no_object():
     formatter = pytest.importorskip("IPython.core.formatters").DisplayFormatter
-    assert formatter().format(attention.check_causal_mask(dots)) == ({}, {})
+    assert formatter().format(attention.check_causal_mask(ellipsis_body)) == ({}, {})
 
 
 def test_chapters_are_the_modules_of_the_package():
     for name in CHAPTERS:
-        assert importlib.import_module(f"gptlib.exercises.{name}") is CHAPTERS[name]
+        module = importlib.import_module(f"gptlib.classroom.exercises.{name}")
+        assert module is CHAPTERS[name]

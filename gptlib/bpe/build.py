@@ -1,0 +1,66 @@
+"""Make a tokenizer by its name, save it and load it. TOKENIZERS lists all tokenizers."""
+
+import json
+from pathlib import Path
+
+from gptlib.bpe.fast import BPETokenizer
+from gptlib.config import did_you_mean
+from gptlib.data import split
+from gptlib.tokenizer import CharTokenizer, LowercaseTokenizer, Tokenizer, TokenizerError
+
+TOKENIZERS = {
+    "char": CharTokenizer,
+    "lowercase": LowercaseTokenizer,
+    "bpe": BPETokenizer,
+}
+
+
+def make_tokenizer(name: str, text: str, vocab_size: int = 512) -> Tokenizer:
+    """Return the tokenizer for a training run on `text`.
+
+    Args:
+        name: "char", "lowercase" or "bpe".
+        text: the whole corpus. The character tokenizer takes its alphabet from all of it. The BPE
+            tokenizer learns its merges from the training split alone (see `gptlib.data.split`).
+        vocab_size: the number of tokens of "bpe". The other two ignore it.
+
+    Raises:
+        TokenizerError: an unknown name.
+    """
+    if name not in TOKENIZERS:
+        raise TokenizerError(f"unknown tokenizer {name!r}{did_you_mean(name, TOKENIZERS)}")
+    if name == "char":
+        return CharTokenizer.from_text(text)
+    if name == "lowercase":
+        return LowercaseTokenizer()
+    return BPETokenizer.train(split(text)[0], vocab_size)
+
+
+def save_tokenizer(tokenizer: Tokenizer, path: str | Path) -> None:
+    """Write `tokenizer` to `path` as JSON that a person can read."""
+    content = json.dumps(tokenizer.to_dict(), ensure_ascii=False, indent=1)
+    Path(path).write_text(content, encoding="utf-8")
+
+
+def load_tokenizer(saved: str | Path | dict) -> Tokenizer:
+    """Return the tokenizer that was saved.
+
+    Args:
+        saved: the path of a file that `save_tokenizer` wrote, or a dict that `to_dict` returned.
+
+    Raises:
+        TokenizerError: the file or the dict describes no tokenizer of this library.
+    """
+    classes = {tokenizer.__name__: tokenizer for tokenizer in TOKENIZERS.values()}
+    try:
+        if isinstance(saved, dict):
+            content = saved
+        else:
+            content = json.loads(Path(saved).read_text(encoding="utf-8"))
+        return classes[content["class"]].from_dict(content)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        source = "the dict" if isinstance(saved, dict) else str(saved)
+        raise TokenizerError(
+            f"{source} describes no tokenizer of this library ({type(error).__name__}); "
+            f"its 'class' should be one of {', '.join(classes)}"
+        ) from None

@@ -1,0 +1,117 @@
+"""Exchange tokenizers with OpenAI's tiktoken (chapter 5).
+
+tiktoken stores no merges. It stores the rank of each token, {bytes: rank}, and the rank is the id.
+`from_ranks` finds the merges again:
+
+>>> tokenizer = BPETokenizer.train("low lower lowest", vocab_size=259)
+>>> ranks = to_ranks(tokenizer)
+>>> ranks[b"lo"], ranks[b"low"], ranks[b" low"]
+(256, 257, 258)
+>>> from_ranks(ranks, tokenizer.pattern).merges == tokenizer.merges
+True
+
+A tokenizer and its tiktoken encoding use the same pattern. They may still split a text with a rare
+letter differently, because `regex` and tiktoken may know different versions of Unicode.
+"""
+
+import base64
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gptlib.bpe.fast import BPETokenizer
+from gptlib.bpe.words import GPT4_PATTERN
+from gptlib.tokenizer import TokenizerError
+
+if TYPE_CHECKING:
+    import tiktoken
+
+
+def to_ranks(tokenizer: BPETokenizer) -> dict[bytes, int]:
+    """Return {bytes: id} for all tokens except the special tokens."""
+    ids = [*range(256), *tokenizer.merges.values()]
+    return {tokenizer.token_bytes(i): i for i in ids}
+
+
+def from_ranks(ranks: dict[bytes, int], pattern: str,
+               special_tokens: dict[str, int] | None = None) -> BPETokenizer:
+    """Return the tokenizer with these ids.
+
+    The merge of a token is found by encoding the token's bytes with all earlier merges. Two tokens
+    remain, and these are the pair that was merged.
+
+    Raises:
+        TokenizerError: there are no merges that give these ranks.
+    """
+    in_order = sorted(ranks, key=ranks.get)
+    single_bytes, longer_tokens = in_order[:256], in_order[256:]
+    first_ranks = [ranks[token] for token in single_bytes]
+    if first_ranks != list(range(256)) or any(len(token) != 1 for token in single_bytes):
+        raise TokenizerError("the ranks 0 to 255 should be those of the 256 bytes")
+    tokenizer = BPETokenizer((), pattern, special_tokens, b"".join(single_bytes))
+    for token in longer_tokens:
+        pair = tokenizer.encode_word(token)
+        if len(pair) != 2:
+            raise TokenizerError(
+                f"token {token!r} of rank {ranks[token]} is not a merge of two earlier tokens"
+            )
+        new_id = tokenizer.add_merge(*pair)
+        if new_id != ranks[token]:
+            raise TokenizerError(
+                f"token {token!r} has rank {ranks[token]}, and {new_id} is the next free rank"
+            )
+    return tokenizer
+
+
+def save_tiktoken(tokenizer: BPETokenizer, path: str | Path) -> None:
+    """Write tiktoken's file of ranks: one line for each token, its bytes in base64 and its rank.
+
+    The file contains neither the pattern nor the special tokens.
+    """
+    lines = [
+        base64.b64encode(token) + b" %d\n" % rank for token, rank in to_ranks(tokenizer).items()
+    ]
+    Path(path).write_bytes(b"".join(lines))
+
+
+def load_tiktoken(path: str | Path, pattern: str = GPT4_PATTERN,
+                  special_tokens: dict[str, int] | None = None) -> BPETokenizer:
+    """Return the tokenizer of a file of ranks, such as `cl100k_base.tiktoken`.
+
+    Raises:
+        TokenizerError: the file is not a file of ranks, or no merges give its ranks.
+    """
+    ranks = {}
+    try:
+        for line in Path(path).read_bytes().splitlines():
+            if line:
+                token, rank = line.split()
+                ranks[base64.b64decode(token, validate=True)] = int(rank)
+    except ValueError as error:
+        raise TokenizerError(f"{path} is not a file of ranks: {error}") from None
+    return from_ranks(ranks, pattern, special_tokens)
+
+
+def to_tiktoken(tokenizer: BPETokenizer, name: str = "gptlib") -> "tiktoken.Encoding":
+    """Return a `tiktoken.Encoding` with the same ids. It is faster, because it is written in Rust.
+
+    Raises:
+        TokenizerError: the merges never produce one of the tokens. tiktoken does not know the
+            merges, so it could still produce that token.
+    """
+    # This function alone needs tiktoken.
+    import tiktoken
+
+    ranks = to_ranks(tokenizer)
+    for token, rank in ranks.items():
+        if tokenizer.encode_word(token) != [rank]:
+            raise TokenizerError(
+                f"the merges never produce token {token!r} ({rank}), because earlier merges "
+                "split its bytes differently"
+            )
+    return tiktoken.Encoding(name, pat_str=tokenizer.pattern, mergeable_ranks=ranks,
+                             special_tokens=tokenizer.special_tokens)
+
+
+def from_tiktoken(encoding: "tiktoken.Encoding") -> BPETokenizer:
+    """Return the tokenizer with the ids of a `tiktoken.Encoding`."""
+    return from_ranks(encoding._mergeable_ranks, encoding._pat_str, encoding._special_tokens)

@@ -1,0 +1,1 @@
+"""What a class needs: exercises with their checks, a grader, and the leaderboard."""

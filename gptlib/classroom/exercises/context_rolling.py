@@ -1,0 +1,421 @@
+"""Chapter 7's exercises: the next context, reading in windows, and the least loss on a courier."""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from gptlib.classroom.exercises._checking import Reader, Result, check
+from gptlib.classroom.exercises._comparing import (
+    Wrong,
+    agree,
+    combined,
+    compare,
+    finite,
+    keeps_device,
+    randint,
+    randn,
+    same_gradients,
+)
+
+# next_context -------------------------------------------------------------------------------------
+
+
+def check_next_context(next_context) -> Result:
+    """Check `next_context(hidden)`.
+
+    The argument has shape (B, 1 + T, C): the state at the context's own position, and then the
+    states of T tokens. The result has shape (B, 1, C): the mean over the tokens.
+    """
+    return check("next_context", next_context, _context_properties,
+                 "it is the mean of the tokens' states, with the right gradient")
+
+
+def _right_context(hidden):
+    return torch.stack([sum(row[1:]) / (len(row) - 1) for row in hidden])[:, None]
+
+
+def _context_cases():
+    def case(B, T, C, seed, dtype=torch.float64):
+        return {"hidden": randn(B, 1 + T, C, seed=seed, dtype=dtype)}
+
+    return [
+        {"hidden": torch.tensor([[[9.0, 5.0], [1.0, 2.0]]])},
+        {"hidden": torch.tensor([[[9.0], [1.0], [4.0]]])},
+        {"hidden": torch.tensor([[[9.0, 5.0], [1.0, 2.0], [3.0, 8.0]]])},
+        case(2, 3, 4, 0),
+        case(3, 6, 2, 1),
+        case(1, 8, 5, 2),
+        case(4, 5, 3, 3),
+        case(3, 5, 4, 9, torch.float32),
+    ]
+
+
+CONTEXT_MISTAKES = [
+    ("the mean includes the context's own position. Leave out position 0: hidden[:, 1:]",
+     lambda hidden: hidden.mean(1, keepdim=True)),
+    ("the context's own position is left out of the sum, but it is counted. Divide by the number "
+     "of tokens, T",
+     lambda hidden: hidden[:, 1:].sum(1, keepdim=True) / hidden.shape[1]),
+    ("the result is a sum. Divide it by the number of tokens",
+     lambda hidden: hidden[:, 1:].sum(1, keepdim=True)),
+    ("the result is a sum, and it includes the context's own position. Take the mean of the tokens",
+     lambda hidden: hidden.sum(1, keepdim=True)),
+    ("the result is the last token's state. It should be the mean of all tokens",
+     lambda hidden: hidden[:, -1:]),
+    ("the result is the state at the context's own position, which has seen no token of this "
+     "window. Take the mean of the tokens",
+     lambda hidden: hidden[:, :1]),
+    ("the result is the first token's state alone. It should be the mean of all tokens",
+     lambda hidden: hidden[:, 1:2]),
+    ("the last token is left out. All tokens are in hidden[:, 1:]",
+     lambda hidden: hidden[:, 1:-1].mean(1, keepdim=True)),
+    ("the last token is left out, and the context's own position is included. All tokens are in "
+     "hidden[:, 1:]",
+     lambda hidden: hidden[:, :-1].mean(1, keepdim=True)),
+    ("the result is the largest value of each channel. Take the mean",
+     lambda hidden: hidden[:, 1:].amax(1, keepdim=True)),
+    ("the result is the median of each channel. Take the mean",
+     lambda hidden: hidden[:, 1:].median(1, keepdim=True).values),
+    ("the mean runs over the texts of the batch too. Each text should have its own context",
+     lambda hidden: hidden[:, 1:].mean((0, 1), keepdim=True).expand(len(hidden), 1, -1)),
+    ("the mean runs over the channels. Take the mean over the tokens, dim 1",
+     lambda hidden: hidden[:, 1:].mean(2, keepdim=True).transpose(1, 2)),
+    ("the result has no axis for positions. A context is read like a token, so its shape is "
+     "(B, 1, C). `keepdim=True` keeps the axis",
+     lambda hidden: hidden[:, 1:].mean(1)),
+    ("the axes are in the wrong order. The order is (B, 1, C)",
+     lambda hidden: hidden[:, 1:].mean(1)[None]),
+    ("the mean is divided by its norm, so it has length 1. Return the mean as it is",
+     lambda hidden: F.normalize(hidden[:, 1:].mean(1, keepdim=True), dim=-1)),
+]
+
+
+def _context_properties(reader: Reader):
+    cases = _context_cases()
+    trials = compare(reader, _right_context, cases, CONTEXT_MISTAKES)
+    for trial in trials:
+        finite(trial, "is something divided by 0?")
+    agree(trials)
+    same_gradients(reader, _right_context, cases[3], ("hidden",),
+                   "every token's state should have the same share in it")
+    keeps_device(reader, cases)
+
+
+# read_in_windows ----------------------------------------------------------------------------------
+
+
+def check_read_in_windows(read_in_windows) -> Result:
+    """Check `read_in_windows(read, ids, W, context)`.
+
+    It turns tokens (B, T) into states (B, T, C). `read(window, context)` returns the states of a
+    window of at most W tokens, and the context for the next window. It is causal: a state depends
+    on the context and on the tokens up to its own, and the next context depends on all tokens.
+    """
+    return check("read_in_windows", read_in_windows, _windows_properties,
+                 "the windows are read from the beginning, a shorter one at the end if necessary, "
+                 "and each window is read after the context of the window before it")
+
+
+class ToyReader:
+    """A causal reader with random weights. It returns states (B, T, C) and a context (B, 1, C)."""
+
+    def __init__(self, W, seed, C=3):
+        self.W, self.C = W, C
+        self.table = randn(40, C, seed=seed)
+        self.mixing = randn(64, 64, seed=seed + 1).tril()
+        self.turn = randn(C, C, seed=seed + 2)
+
+    def __call__(self, window, context):
+        self._check(window, context)
+        T = window.shape[1]
+        states = torch.einsum("ts,bsc->btc", self.mixing[:T, :T], self.table[window])
+        states = states + torch.sin(context @ self.turn)
+        return states, states.mean(1, keepdim=True)
+
+    def _check(self, window, context):
+        """Raise `Wrong` if the arguments are not a window and a context."""
+        _has_axes("window", window, 2)
+        _has_axes("context", context, 3)
+        if context.shape[1] != 1:
+            raise Wrong(f"`read` was called with a context of shape {tuple(context.shape)}. It "
+                        "returns the states first, and then the next context, (B, 1, C)")
+        T = window.shape[1]
+        if T > self.W:
+            raise Wrong(f"`read` was called with {T} tokens at once, but a window has W = {self.W} "
+                        "tokens. Split the text with ids.split(W, dim=1)")
+        if T == 0:
+            raise Wrong("`read` was called with a window without tokens. Is there one window too "
+                        "many at the end?")
+
+    def __repr__(self):
+        return "a small random reader"
+
+
+def _has_axes(name, value, n):
+    if isinstance(value, torch.Tensor) and value.ndim == n:
+        return
+    is_tensor = isinstance(value, torch.Tensor)
+    found = f"shape {tuple(value.shape)}" if is_tensor else f"type {type(value).__name__}"
+    raise Wrong(f"`read` was called with a {name} of {found}. Its arguments are tokens (B, T) "
+                "first, and then a context (B, 1, C)")
+
+
+def _right_reading(read, ids, W, context):
+    states = []
+    for begin in range(0, ids.shape[1], W):
+        h, context = read(ids[:, begin:begin + W], context)
+        states.append(h)
+    return torch.cat(states, dim=1)
+
+
+def _windows_cases():
+    def case(B, T, W, seed):
+        return {"read": ToyReader(W, seed), "ids": randint(40, B, T, seed=seed), "W": W,
+                "context": randn(B, 1, 3, seed=seed + 3)}
+
+    return [
+        case(1, 1, 2, 0),
+        case(1, 2, 2, 1),
+        case(1, 3, 2, 2),
+        case(1, 4, 2, 3),
+        case(2, 5, 2, 4),
+        case(2, 7, 3, 5),
+        case(1, 9, 3, 6),
+        case(3, 11, 4, 7),
+        case(2, 8, 4, 8),
+        case(2, 13, 4, 9),
+        case(2, 6, 1, 10),
+    ]
+
+
+def _windows(T, W):
+    """Return the (begin, end) of each window."""
+    return [(begin, min(begin + W, T)) for begin in range(0, T, W)]
+
+
+def _short_window_first(T, W):
+    return [(max(0, begin), begin + W) for begin in range(-(-T % W), T, W)]
+
+
+def _overlapping_windows(T, W):
+    return [(begin, begin + W) for begin in range(max(1, T - W + 1))]
+
+
+def _reading(windows, update=lambda old, new: new, first=lambda context: context):
+    """Return a function that reads in windows.
+
+    Args:
+        windows: returns (begin, end) of each window, for T and W.
+        update: returns the context for the next window, from the last two contexts.
+        first: returns the context for the first window, from the one that is given.
+    """
+    def read_in_windows(read, ids, W, context):
+        context, states = first(context), []
+        for begin, end in windows(ids.shape[1], W):
+            h, new_context = read(ids[:, begin:end], context)
+            context = update(context, new_context)
+            states.append(h)
+        return torch.cat(states, dim=1)
+
+    return read_in_windows
+
+
+def _whole_windows_only(read, ids, W, context):
+    return _right_reading(read, ids[:, :ids.shape[1] // W * W], W, context)
+
+
+def _states_of_the_last_window(read, ids, W, context):
+    return _right_reading(read, ids, W, context)[:, (ids.shape[1] - 1) // W * W:]
+
+
+def _windows_below_each_other(read, ids, W, context):
+    states = _right_reading(read, ids, W, context)
+    return states.unflatten(1, (-1, W)).transpose(0, 1).flatten(0, 1)
+
+
+def _from_the_last_window_to_the_first(read, ids, W, context):
+    states = []
+    for window in reversed(ids.split(W, dim=1)):
+        h, context = read(window, context)
+        states.insert(0, h)
+    return torch.cat(states, dim=1)
+
+
+WINDOWS_MISTAKES = [
+    ("every window is read after the first context. Give each window the context that the window "
+     "before it returned",
+     _reading(_windows, update=lambda old, new: old)),
+    ("the contexts are added up. The new context should replace the old one",
+     _reading(_windows, update=lambda old, new: old + new)),
+    ("each context is averaged with the one before. The new context should replace the old one",
+     _reading(_windows, update=lambda old, new: (old + new) / 2)),
+    ("every window but the first is read after a context of zeros. Give each window the context "
+     "that the window before it returned",
+     _reading(_windows, update=lambda old, new: torch.zeros_like(new))),
+    ("the first window is read after zeros. Give it the argument `context`",
+     _reading(_windows, first=torch.zeros_like)),
+    ("the short window comes first, so all borders move whenever the text grows by one token. "
+     "Begin with whole windows",
+     _reading(_short_window_first)),
+    ("the short window at the end is left out. Its tokens need states too", _whole_windows_only),
+    ("only the last window's states are returned. Return the states of all T tokens: "
+     "torch.cat(states, dim=1)",
+     _states_of_the_last_window),
+    ("only the first window is read",
+     lambda read, ids, W, context: read(ids[:, :W], context)[0]),
+    ("the tokens are read one by one, each as a window of its own. Give `read` W tokens at a time",
+     lambda read, ids, W, context: _right_reading(read, ids, 1, context)),
+    ("the windows have W − 1 tokens. They should have W tokens",
+     lambda read, ids, W, context: _right_reading(read, ids, max(1, W - 1), context)),
+    ("the windows are read from the last to the first. A context should come from the window "
+     "before",
+     _from_the_last_window_to_the_first),
+    ("the states of the windows are joined along the batch. Join them along time, dim=1",
+     _windows_below_each_other),
+    ("each window begins one token after the one before. The windows should not overlap, so begin "
+     "them W tokens apart",
+     _reading(_overlapping_windows)),
+]
+
+
+def _windows_properties(reader: Reader):
+    cases = _windows_cases()
+    agree(compare(reader, _right_reading, cases, WINDOWS_MISTAKES))
+    same_gradients(reader, _right_reading, cases[6], ("context",),
+                   "the gradient should flow from each window back to the windows before it")
+
+
+# courier_loss -------------------------------------------------------------------------------------
+
+
+def check_courier_loss(courier_loss) -> Result:
+    """Check `courier_loss(window, places, values, known)`.
+
+    It returns the least loss on a courier's window, in nats per predicted token, if a share `known`
+    of the readers knows the answer.
+    """
+    return check("courier_loss", courier_loss, _courier_properties,
+                 "every reader pays for the new fact, and those who do not know the answer pay for "
+                 "it too")
+
+
+def _right_courier(window, places, values, known):
+    nats = math.log(places) + math.log(values) + (1 - known) * math.log(values)
+    return torch.tensor(nats / (window - 1))
+
+
+def _number(answer):
+    """Return a number as a tensor."""
+    if isinstance(answer, (int, float)) and not isinstance(answer, bool):
+        return torch.tensor(float(answer))
+    if not isinstance(answer, torch.Tensor):
+        raise Wrong(f"the function returns a value of type {type(answer).__name__}, "
+                    "but it should return a number")
+    if answer.numel() != 1:
+        raise Wrong(f"the function returns a tensor of shape {tuple(answer.shape)}, "
+                    "but it should return one number")
+    return answer.float().reshape(())
+
+
+def _courier_cases():
+    names = "window", "places", "values", "known"
+    return [dict(zip(names, case, strict=True)) for case in (
+        (8, 4, 8, 1.0),
+        (8, 4, 8, 0.0),
+        (8, 4, 8, 2 / 3),
+        (5, 1, 8, 1.0),
+        (5, 1, 8, 0.0),
+        (12, 7, 3, 0.25),
+        (6, 2, 16, 0.5),
+        (9, 5, 2, 1.0),
+    )]
+
+
+def _mistaken_courier(options):
+    place, fact, answer, finish = options
+
+    def courier_loss(window, places, values, known):
+        nats = place(places) + fact(values) + answer(values, known)
+        return torch.tensor(float(finish(nats, window)))
+
+    return courier_loss
+
+
+# What the place of the fact costs, in nats.
+PLACES = {
+    "": math.log,
+    "the place of the fact is forgotten. It is new too, and costs ln places": lambda places: 0,
+    "the place is counted in bits. Use ln for everything": math.log2,
+}
+
+# What the fact costs.
+FACTS = {
+    "": math.log,
+    "the fact itself is forgotten. Nobody can know a new fact, so it costs ln values":
+        lambda values: 0,
+}
+
+# What the answer costs.
+ANSWERS = {
+    "": lambda values, known: (1 - known) * math.log(values),
+    "the answer is forgotten. It costs ln values for those who do not know it":
+        lambda values, known: 0,
+    "`known` is used as yes or no. It is a share between 0 and 1":
+        lambda values, known: 0 if known else math.log(values),
+    "the answer costs everyone the same. Those who know it pay nothing":
+        lambda values, known: math.log(values),
+    "the shares are the wrong way round. The share `known` pays nothing":
+        lambda values, known: known * math.log(values),
+    "the loss is that of one reader who mixes knowing and guessing, −ln of a mixture. A share "
+    "`known` of the readers knows the answer for certain, and the others pay ln values each":
+        lambda values, known: -math.log(known + (1 - known) / values),
+}
+
+# How the nats of a window become a loss.
+LOSSES = {
+    "": lambda nats, window: nats / (window - 1),
+    "the sum is divided by window. The question is given, so window − 1 tokens are predicted":
+        lambda nats, window: nats / window,
+    "the sum is divided by window − 2. The answer is predicted too, known or not, so window − 1 "
+    "tokens are predicted":
+        lambda nats, window: nats / (window - 2),
+    "the sum is always divided by 7. Divide it by window − 1, which is 7 in the example only":
+        lambda nats, window: nats / 7,
+    "the result is the loss of a whole window. Divide it by the number of predicted tokens":
+        lambda nats, window: nats,
+    "the result is in bits. For a loss in nats use math.log":
+        lambda nats, window: nats / (window - 1) / math.log(2),
+    "the result is in powers of ten. For a loss in nats use math.log":
+        lambda nats, window: nats / (window - 1) / math.log(10),
+    "the result is a perplexity. Leave out the exp":
+        lambda nats, window: math.exp(nats / (window - 1)),
+    "the sign is wrong. The loss of one token is −ln p, and p = 1 / n":
+        lambda nats, window: -nats / (window - 1),
+}
+
+
+def _log_of_a_sum(window, places, values, known):
+    return torch.tensor(math.log(places + values + (1 - known) * values) / (window - 1))
+
+
+def _log_of_the_sum_of_the_news(window, places, values, known):
+    nats = math.log(places + values) + (1 - known) * math.log(values)
+    return torch.tensor(nats / (window - 1))
+
+
+LOG_OF_A_SUM = ("the logarithm is taken of a sum. Probabilities multiply, so their logarithms add "
+                "up: ln places + ln values, not ln(places + values)")
+
+COURIER_MISTAKES = [
+    *combined(_mistaken_courier, PLACES, FACTS, ANSWERS, LOSSES),
+    (LOG_OF_A_SUM, _log_of_a_sum),
+    (LOG_OF_A_SUM, _log_of_the_sum_of_the_news),
+]
+
+
+def _courier_properties(reader: Reader):
+    trials = compare(reader, _right_courier, _courier_cases(), COURIER_MISTAKES, _number)
+    for trial in trials:
+        finite(trial, "is there a logarithm of 0?")
+    agree(trials)

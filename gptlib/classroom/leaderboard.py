@@ -1,0 +1,124 @@
+"""The results of all chapters: a small JSON file for each model, and a table that compares them.
+
+All losses in the table are measured on the same validation split.
+"""
+
+import ast
+import hashlib
+import io
+import json
+import math
+import re
+import tokenize
+from pathlib import Path
+
+from gptlib.checkpoint import write_atomically
+from gptlib.corpora import Corpus
+
+# The files that decide what a training run computes.
+TRAINING_FILES = (
+    "attention", "bigram", "block", "config", "data", "kv_cache", "model", "tokenizer", "train",
+    "variants/build",
+)
+BITS = 1 / math.log(2)      # the number of bits in one nat
+
+
+def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: int, seconds: float,
+                val_loss: float, vocab_size: int, corpus: Corpus, val_text: str, **more) -> dict:
+    """Write one model's row to `out_dir`/result-<model>.json, and return the row.
+
+    Args:
+        seconds: the training time without the evaluations.
+        val_loss: nats per token over the whole validation split.
+        val_text: the validation split as text. Losses per character and per byte of this text can
+            be compared between models with different tokenizers.
+        more: more facts about the run, such as seeds, steps and the config. `val_tokens` is the
+            number of tokens in `val_text`, if a token is not a character.
+    """
+    nats = val_loss * more.get("val_tokens", len(val_text))
+    row = {"chapter": chapter, "model": model, "parameters": parameters, "seconds": seconds,
+           "val_loss": val_loss,
+           "bits_per_character": nats * BITS / len(val_text),
+           "bits_per_byte": nats * BITS / len(val_text.encode("utf-8")),
+           "vocab_size": vocab_size, "corpus": corpus.name, "corpus_sha256": corpus.sha256, **more}
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    path = out_dir / f"result-{model.replace(' ', '-')}.json"
+    write_atomically(path, json.dumps(row, indent=1).encode("utf-8"))
+    return row
+
+
+def read_results(runs: str | Path, corpus: Corpus | None = None) -> list[dict]:
+    """Return the rows of every chapter below `runs`, sorted by chapter and then by loss.
+
+    Args:
+        corpus: return only the results on this corpus.
+    """
+    paths = sorted(Path(runs).glob("*/result-*.json"))
+    rows = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    rows = [row for row in rows if corpus is None or row["corpus_sha256"] == corpus.sha256]
+    return sorted(rows, key=lambda row: (row["chapter"], -row["val_loss"]))
+
+
+def leaderboard(rows: list[dict]) -> str:
+    """Return the table as text.
+
+    Its losses are in nats per character. The first row shows the loss of guessing: if all V
+    characters get the same probability, the loss is ln V.
+    """
+    if not rows:
+        return "no results yet: run the chapters, or `make course`"
+    # Models with longer tokens have a larger vocabulary. The smallest one counts the characters.
+    uniform = math.log(min(row["vocab_size"] for row in rows))
+    title = _columns("chapter", "model", "parameters", "seconds", "val loss", "bits/char",
+                     "share of ln V")
+    lines = [title, _line("", "guessing (ln V)", 0, "0", uniform, uniform)]
+    for row in rows:
+        nats = row["bits_per_character"] / BITS
+        seconds = f"{row['seconds']:.1f}"
+        lines.append(_line(row["chapter"], row["model"], row["parameters"], seconds, nats, uniform))
+    lines.append(f"validation split of {rows[0]['corpus']}; loss in nats per character")
+    return "\n".join(lines)
+
+
+def _line(chapter, model, parameters, seconds, nats, uniform):
+    """Return one line of the table, for a loss in nats per character."""
+    return _columns(chapter, model, f"{parameters:,}", seconds, f"{nats:.4f}", f"{nats * BITS:.4f}",
+                    f"{nats / uniform:.1%}")
+
+
+def _columns(chapter, model, parameters, seconds, val_loss, bits, share):
+    return (f"{chapter:<20}{model:<16}{parameters:>12}{seconds:>9}{val_loss:>10}{bits:>11}"
+            f"{share:>15}")
+
+
+def code_hash(*names: str) -> str:
+    """Return 12 digits that change when the code of some files of gptlib changes.
+
+    A measurement is stored with this number, so that a test can say when it is out of date.
+    Comments, docstrings and white space do not count.
+
+    Args:
+        names: such as "train" or "bpe/fast". None given: the files that training depends on.
+    """
+    folder = Path(__file__).parents[1]
+    content = hashlib.sha256()
+    for name in names or TRAINING_FILES:
+        content.update(bare_code((folder / f"{name}.py").read_text(encoding="utf-8")).encode())
+    return content.hexdigest()[:12]
+
+
+def bare_code(source: str) -> str:
+    """Return Python code without docstrings, comments and white space."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        first = body[0] if isinstance(body, list) and body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            for i in range(first.lineno - 1, first.end_lineno):     # lines are counted from 1
+                lines[i] = ""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT and lines[token.start[0] - 1]:
+            row = token.start[0] - 1
+            lines[row] = lines[row][:token.start[1]]
+    return re.sub(r"\s+", "", "\n".join(lines))

@@ -1,0 +1,191 @@
+"""The courier: a made-up text that tests memory, and whose lowest possible loss is known exactly.
+
+A text has several windows. Each window begins with a question about an earlier window, and its
+answer. Then it tells facts of its own. Only a reader with a memory can know the answers.
+
+>>> courier = Courier()
+>>> text = courier.batch(1, torch.Generator().manual_seed(0))[0]
+>>> courier.spell(text)
+'a! 5 . a= 4 . . . | a? 4 . . . a= 7 . | a! 4 . . . a= 5 . | a? 5 . . . . a= 0'
+
+`a= 4` is a fact: a has the value 4. `a?` asks for a's value in the window before, and `a!` for its
+value two windows back. A dot is a space.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gptlib.config import TrainConfig
+from gptlib.model import evaluating
+from gptlib.train import NO_TARGET, train
+from gptlib.variants.context_rolling import token_losses
+
+TEST_SEED = 2 ** 32         # texts for measurements come from this seed, texts for training do not
+
+
+@dataclass(frozen=True)
+class Courier:
+    """The rules of the text.
+
+    A window is a question, its answer, a space, and a body. In the body, each fact is a mark
+    followed by a value. All else in the body is spaces. The values, the places of the facts and the
+    questions are drawn uniformly. The answer of the first window is drawn too, because there is
+    no earlier window.
+    """
+
+    n_windows: int = 4
+    n_facts: int = 1        # facts in each window
+    n_values: int = 8       # values that a fact may have
+    lags: int = 2           # 1: questions are about the window before; 2: or about the one before that
+    body: int = 5           # tokens of the body, at least 2 · n_facts
+
+    @property
+    def window(self) -> int:
+        """The number of tokens in a window."""
+        return 3 + self.body
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of tokens: values, a space, a mark for each fact, and the questions."""
+        return self.n_values + 1 + self.n_facts + self.lags * self.n_facts
+
+    def batch(self, B: int, generator: torch.Generator) -> Tensor:
+        """Return B texts, (B, n_windows · window)."""
+        def draw(high, *shape):
+            return torch.randint(high, (B, self.n_windows, *shape), generator=generator)
+
+        space, first_mark = self.n_values, self.n_values + 1
+        x = torch.full((B, self.n_windows, self.window), space)
+        facts = draw(self.n_values, self.n_facts)               # (B, n_windows, n_facts)
+        asked = draw(self.n_facts)                              # (B, n_windows): which fact
+        lag = draw(self.lags)                                   # 0: the window before, 1: two back
+        lag[:, 1] = 0                                           # the second window has one before it
+
+        # The body is a row of items: a fact (two tokens) or a space. Choose which items are facts.
+        # Each earlier fact moves a later one by one token.
+        order = torch.rand(B, self.n_windows, self.body - self.n_facts, generator=generator)
+        items = order.argsort(-1)[..., :self.n_facts].sort().values
+        places = 3 + items + torch.arange(self.n_facts)
+        marks = torch.arange(self.n_facts).expand_as(places) + first_mark
+        x.scatter_(2, places, marks)
+        x.scatter_(2, places + 1, facts)
+
+        x[:, :, 0] = first_mark + self.n_facts * (1 + lag) + asked      # the question
+        x[:, 0, 1] = draw(self.n_values)[:, 0]
+        for k in range(1, self.n_windows):
+            told = facts[torch.arange(B), k - 1 - lag[:, k]]            # (B, n_facts)
+            x[:, k, 1] = told.gather(1, asked[:, k, None])[:, 0]
+        return x.flatten(1)
+
+    def spell(self, text: Tensor) -> str:
+        """Return a text, (n_windows · window,), in the signs that the module's docstring explains."""
+        names = [str(value) for value in range(self.n_values)] + ["."]
+        for sign in "=?!"[:1 + self.lags]:
+            names += [chr(ord("a") + i) + sign for i in range(self.n_facts)]
+        windows = text.view(self.n_windows, -1).tolist()
+        return " | ".join(" ".join(names[token] for token in window) for window in windows)
+
+    def floors(self) -> dict[str, float]:
+        """Return the lowest possible loss in nats per token for three kinds of reader.
+
+        The mean is over all tokens except questions and the first window.
+
+        A reader who remembers only one window can answer some questions about the window before
+        that one: if the window between has asked for the same fact, it has also told the answer.
+        """
+        places = math.log(math.comb(self.body - self.n_facts, self.n_facts))
+        values = self.n_facts * math.log(self.n_values)
+
+        # The chance that the answer to a question "two back" stands in the window between. In the
+        # third window, the window between can only have asked for the same window.
+        told_again = [1 / self.n_facts]
+        told_again += [1 / self.lags / self.n_facts] * (self.n_windows - 3)
+        unknown = sum(1 - chance for chance in told_again[:self.n_windows - 2])
+        two_back = 1 - 1 / self.lags
+        answers = {
+            "a perfect memory": 0.0,
+            "memory of one window": two_back * unknown / (self.n_windows - 1) * math.log(self.n_values),
+            "no memory": math.log(self.n_values),
+        }
+        n_tokens = self.window - 1
+        return {reader: (places + values + answer) / n_tokens for reader, answer in answers.items()}
+
+
+def courier_losses(model: nn.Module, courier: Courier, x: Tensor, **how) -> Tensor:
+    """Return the loss of each token in nats, (B, n_windows, window - 1), without the questions."""
+    losses = token_losses(model, x, **how)                              # (B, T - 1)
+    losses = nn.functional.pad(losses, (1, 0))                          # (B, T)
+    return losses.view(len(x), courier.n_windows, courier.window)[:, :, 1:]
+
+
+def courier_scores(
+    model: nn.Module, courier: Courier, edit: Callable | None = None, n: int = 1000
+) -> dict[str, float]:
+    """Return mean losses on `n` new texts, without the first window, in nats.
+
+    "all" is the mean over all tokens but the questions. The others are means over the answers of
+    the kinds that `answer_kinds` explains.
+
+    Args:
+        edit: changes each context on its way to the next window (see `RollingGPT.forward`).
+    """
+    x = courier.batch(n, torch.Generator().manual_seed(TEST_SEED))
+    how = {"edit": edit} if edit else {}
+    with evaluating(model):
+        losses = courier_losses(model, courier, x, **how)[:, 1:]
+    answers = losses[:, :, 0]
+    scores = {"all": losses.mean().item()}
+    for kind, mask in answer_kinds(courier, x).items():
+        scores[kind] = answers[mask].mean().item()
+    return scores
+
+
+def answer_kinds(courier: Courier, x: Tensor) -> dict[str, Tensor]:
+    """Return for each kind of question in which windows it stands, (B, n_windows - 1) booleans.
+
+    The first window is left out. "one back" asks for the window before, "two back" for the one
+    before that. "told again" is also two back, but the window between has told the answer.
+    """
+    questions = x.view(len(x), courier.n_windows, -1)[:, :, 0]          # (B, n_windows)
+    first_older = courier.n_values + 1 + 2 * courier.n_facts            # a!, b!, … begin here
+    older = questions[:, 1:] >= first_older
+    told = older & (questions[:, :-1] == questions[:, 1:] - courier.n_facts)
+    return {"one back": ~older, "two back": older & ~told, "told again": told}
+
+
+def courier_batch(courier: Courier, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return inputs and targets, (B, T - 1) each, of the texts `x`. Questions are no targets."""
+    targets = x.clone()
+    targets[:, ::courier.window] = NO_TARGET
+    return x[:, :-1], targets[:, 1:]
+
+
+def train_on_courier(
+    model: nn.Module, courier: Courier, config: TrainConfig
+) -> dict[int, float]:
+    """Train `model` in place on new texts.
+
+    Returns:
+        {step: loss of the answers "one back"}, on 200 other texts, at each evaluation. These come
+        every `config.eval_interval` steps.
+    """
+    def batches(step):
+        seed = np.random.SeedSequence((config.seed, step)).generate_state(1).item()
+        generator = torch.Generator().manual_seed(seed)
+        return courier_batch(courier, courier.batch(config.batch_size, generator))
+
+    curve = {}
+
+    def measure(row):
+        curve[row["step"]] = courier_scores(model, courier, n=200)["one back"]
+
+    test_texts = courier.batch(200, torch.Generator().manual_seed(TEST_SEED))
+    block_size = courier.n_windows * courier.window - 1
+    train(model, batches, [courier_batch(courier, test_texts)], block_size, config,
+          on_eval=measure, progress=False)
+    return curve

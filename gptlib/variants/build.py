@@ -1,0 +1,83 @@
+"""The names of all variants: from a config to a model, and from a checkpoint back to its model.
+
+>>> model = make_model(VariantConfig(vocab_size=65, attention="toeplitz", token_shift=True))
+>>> type(model.blocks[0]).__name__, type(model.blocks[0].attention).__name__
+('ShiftedBlock', 'ToeplitzAttention')
+"""
+
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from gptlib.attention import CausalSelfAttention
+from gptlib.bigram import Bigram
+from gptlib.block import Block
+from gptlib.bpe import load_tokenizer
+from gptlib.checkpoint import CheckpointError, load_weights, read_header, resolve_path
+from gptlib.config import ConfigError, GPTConfig
+from gptlib.model import GPT
+from gptlib.tokenizer import Tokenizer, TokenizerError
+from gptlib.variants.config import VariantConfig
+from gptlib.variants.context_rolling import RollingGPT
+from gptlib.variants.time_weighting import (
+    RelativeBiasAttention,
+    ShiftedBlock,
+    TimeWeightedAttention,
+    ToeplitzAttention,
+)
+
+ATTENTIONS = {
+    "plain": CausalSelfAttention,
+    "time_weighted": TimeWeightedAttention,
+    "toeplitz": ToeplitzAttention,
+    "relative_bias": RelativeBiasAttention,
+}
+BLOCKS = {False: Block, True: ShiftedBlock}         # by token_shift
+MODEL_NAMES = ("Bigram", "GPT", "RollingGPT")       # what load_model can build
+
+
+def make_model(config: GPTConfig) -> GPT:
+    """Return a new model with the shape and the variants of `config`."""
+    if not isinstance(config, VariantConfig):
+        return GPT(config)
+    # partial(Block, attention=A) is Block with this argument filled in.
+    block = partial(BLOCKS[config.token_shift], attention=ATTENTIONS[config.attention])
+    model = GPT if config.memory == "attention" else RollingGPT
+    return model(config, block=block)
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, Tokenizer | None]:
+    """Return the model of a checkpoint, with dropout off, and its tokenizer.
+
+    Args:
+        path: a .safetensors file, or the folder of a run, whose best model is then loaded.
+
+    Raises:
+        CheckpointError: there is no such file, it is not a whole checkpoint of this library, or it
+            holds another kind of model.
+    """
+    path = resolve_path(path)
+    header = read_header(path)
+    if header["model"] not in MODEL_NAMES:
+        raise CheckpointError(
+            f"{path} holds a {header['model']}, which this library cannot build (it can build "
+            f"{', '.join(MODEL_NAMES)}): make the model yourself and call load_weights(path, model)"
+        )
+    try:
+        model = model_from_header(header)
+        tokenizer = load_tokenizer(header["tokenizer"]) if header["tokenizer"] else None
+    except (ConfigError, TokenizerError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from None
+    load_weights(path, model)
+    return model.eval(), tokenizer
+
+
+def model_from_header(header: dict) -> nn.Module:
+    """Return a new model with the config that a checkpoint's header holds."""
+    if header["model"] == "Bigram":
+        return Bigram(**header["config"])
+    core = {f.name for f in fields(GPTConfig)}
+    config_class = GPTConfig if header["config"].keys() <= core else VariantConfig
+    return make_model(config_class(**header["config"]))
