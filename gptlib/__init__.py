@@ -17,7 +17,8 @@ from gptlib.train import evaluate, train
 from gptlib.variants.build import load_model, make_model
 
 __all__ = [
-    "BPETokenizer", "Bigram", "CharTokenizer", "GPT", "GPTConfig", "LowercaseTokenizer", "TrainConfig",
-    "count_bigrams", "evaluate", "generate", "generate_text", "get_batch", "load_corpus", "load_model",
-    "make_model", "make_tokenizer", "save_checkpoint", "split", "stream_text", "train",
+    "BPETokenizer", "Bigram", "CharTokenizer", "GPT", "GPTConfig", "LowercaseTokenizer",
+    "TrainConfig", "count_bigrams", "evaluate", "generate", "generate_text", "get_batch",
+    "load_corpus", "load_model", "make_model", "make_tokenizer", "save_checkpoint", "split",
+    "stream_text", "train",
 ]

@@ -31,8 +31,9 @@ from gptlib.data import split
 from gptlib.generate import stream_text
 from gptlib.plan import calibrate, plan_run
 from gptlib.plot import new_figure, plot_loss
+from gptlib.run import TrainResult
 from gptlib.tokenizer import Tokenizer
-from gptlib.train import TrainResult, evaluate, train
+from gptlib.train import evaluate, train
 from gptlib.variants.build import load_model, make_model
 from gptlib.variants.config import VariantConfig
 from gptlib.variants.quantize import int8_copy

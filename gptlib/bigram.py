@@ -1,28 +1,31 @@
 """The bigram model: it predicts the next token from the present token alone (chapter 1).
 
-Count pairs of neighbours in a text, turn the counts into probabilities, and sample:
+A bigram is a pair of neighbours. Count the pairs in a text, turn the counts into probabilities, and
+sample:
 
 >>> from gptlib.tokenizer import CharTokenizer
 >>> text = "banana bandana"
 >>> tokenizer = CharTokenizer.from_text(text)               # ids: ' ' 0, a 1, b 2, d 3, n 4
 >>> ids = torch.tensor(tokenizer.encode(text))
 >>> counts = count_bigrams(ids, tokenizer.vocab_size)       # counts[i, j]: how often j follows i
->>> counts[4].tolist()                                      # after n: four times a, once d
-[0.0, 4.0, 0.0, 1.0, 0.0]
+>>> counts[4].tolist()                                      # after n: three times a, once d
+[0.0, 3.0, 0.0, 1.0, 0.0]
 >>> model = Bigram.from_counts(counts, smoothing=0)
->>> model(torch.tensor([[4]])).softmax(-1)                  # P(next token after n)
-tensor([[[0.0000, 0.8000, 0.0000, 0.2000, 0.0000]]], grad_fn=<SoftmaxBackward0>)
+>>> model(torch.tensor(4)).softmax(-1).detach()             # P(next token after n)
+tensor([0.0000, 0.7500, 0.0000, 0.2500, 0.0000])
 
->>> idx, generator = torch.tensor([[2]]), torch.Generator().manual_seed(0)
->>> for _ in range(12):                                     # begin with b, then draw 12 tokens
-...     probabilities = model(idx)[:, -1].softmax(-1)       # (1, V), from the last token alone
-...     token = torch.multinomial(probabilities, 1, generator=generator)
-...     idx = torch.cat([idx, token], dim=1)
->>> tokenizer.decode(idx[0])
-'bana bana ban'
+>>> generator = torch.Generator().manual_seed(0)
+>>> tokens = tokenizer.encode("b")
+>>> for _ in range(12):                                     # draw 12 tokens, each from the last
+...     logits = model(torch.tensor(tokens[-1]))            # (V,)
+...     token = torch.multinomial(logits.softmax(-1), 1, generator=generator)
+...     tokens.append(token.item())
+>>> tokenizer.decode(tokens)
+'bananandanand'
 
 The same table can also be learned by gradient descent, as all later models are:
 
+>>> from torch.nn import functional as F
 >>> model = Bigram(tokenizer.vocab_size)
 >>> optimizer = torch.optim.SGD(model.parameters(), lr=10)
 >>> for _ in range(200):
@@ -31,12 +34,11 @@ The same table can also be learned by gradient descent, as all later models are:
 ...     loss.backward()
 ...     optimizer.step()
 >>> model(torch.tensor(4)).softmax(-1).detach().numpy().round(2).tolist()
-[0.0, 0.8, 0.0, 0.2, 0.0]
+[0.0, 0.75, 0.0, 0.25, 0.0]
 """
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gptlib.data import check_ids
 
@@ -57,7 +59,8 @@ class Bigram(nn.Module):
         nn.init.zeros_(self.table.weight)
 
     def forward(self, idx: Tensor) -> Tensor:
-        """Return the logits for the token after each token of `idx`: (B, T) -> (B, T, V)."""
+        """Return the logits for the token after each token of `idx`: (…) -> (…, V)."""
+        check_ids(idx, self.table.num_embeddings)
         return self.table(idx)
 
     @classmethod
@@ -73,11 +76,17 @@ class Bigram(nn.Module):
         Args:
             counts: (V, V), from `count_bigrams`.
             smoothing: added to every count, so that no pair has probability 0.
+
+        Raises:
+            ValueError: a count or the smoothing is negative or nan.
         """
-        smoothed = counts + smoothing
-        smoothed[smoothed.sum(1) == 0] = 1.0
+        if not (counts >= 0).all() or not smoothing >= 0:
+            raise ValueError("counts and smoothing should be 0 or above")
+        probabilities = counts.float() + smoothing
+        probabilities[probabilities.sum(1) == 0] = 1.0          # a row without counts
+        probabilities /= probabilities.sum(1, keepdim=True)     # now each row sums to 1
         model = cls(vocab_size=len(counts))
-        model.table.weight.data = F.normalize(smoothed, p=1, dim=1).log()   # each row sums to 1
+        model.table.weight.data = probabilities.log()
         return model
 
     def config_dict(self) -> dict:

@@ -1,11 +1,14 @@
-"""The decoder block: attention and a feed-forward layer, both added to the residual stream (chapter 3)."""
+"""The decoder block: attention, then a feed-forward layer (chapter 3).
+
+Each part reads a normalised copy of the vectors `x` and adds its output to `x`. `x` is called the
+residual stream. Because of the sums, the gradient has a direct way back through all blocks.
+"""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gptlib.attention import CausalSelfAttention
 from gptlib.config import GPTConfig
-from gptlib.kv_cache import LayerCache
 
 
 class FeedForward(nn.Module):
@@ -13,28 +16,31 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        hidden = config.mlp_ratio * config.n_embd
+        hidden = config.mlp_ratio * config.n_embd           # GPT-2 uses mlp_ratio = 4
         self.fc = nn.Linear(config.n_embd, hidden, bias=config.bias)
         self.proj = nn.Linear(hidden, config.n_embd, bias=config.bias)
-        self.dropout = config.dropout
+        self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:                 # (B, T, C) -> (B, T, C)
-        x = F.gelu(self.fc(x))                              # (B, T, mlp_ratio · C)
-        return F.dropout(self.proj(x), self.dropout, self.training)
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc(x)                                      # (B, T, C) -> (B, T, mlp_ratio · C)
+        x = F.gelu(x)
+        x = self.proj(x)                                    # back to (B, T, C)
+        return self.dropout(x)
 
 
 class Block(nn.Module):
-    """Attention and feed-forward layer, each with a norm before it (GPT-2, Radford et al. 2019).
-
-    `x`, to which both add their output, is called the residual stream.
+    """A block with the norms before its parts, as in GPT-2 (Radford et al. 2019).
 
     Args:
-        attention, feed_forward: classes of the two parts. Both are called with `config`.
-        norm: class of the norms. It is called with n_embd and `bias=config.bias`.
+        attention, feed_forward, norm: the classes of the parts. A variant of the GPT replaces one.
     """
 
     def __init__(
-        self, config: GPTConfig, attention=CausalSelfAttention, feed_forward=FeedForward, norm=nn.LayerNorm
+        self,
+        config: GPTConfig,
+        attention=CausalSelfAttention,
+        feed_forward=FeedForward,
+        norm=nn.LayerNorm,
     ):
         super().__init__()
         self.norm1 = norm(config.n_embd, bias=config.bias)
@@ -42,8 +48,8 @@ class Block(nn.Module):
         self.norm2 = norm(config.n_embd, bias=config.bias)
         self.feed_forward = feed_forward(config)
 
-    def forward(
-        self, x: Tensor, cache: LayerCache | None = None, mask: Tensor | None = None
-    ) -> Tensor:                                            # (B, T, C) -> (B, T, C)
-        x = x + self.attention(self.norm1(x), cache, mask)
-        return x + self.feed_forward(self.norm2(x))
+    def forward(self, x: Tensor, *extra) -> Tensor:         # (B, T, C) -> (B, T, C)
+        # `extra` is for attention only: a cache and a mask, or nothing.
+        x = x + self.attention(self.norm1(x), *extra)
+        x = x + self.feed_forward(self.norm2(x))
+        return x

@@ -132,7 +132,7 @@ def load_optimizer(path: str | Path, optimizer: torch.optim.Optimizer) -> None:
     """
     header = read_header(path)
     saved, expected = header["optimizer"], type(optimizer).__name__
-    # Before the first step an optimizer has no state that could be missing.
+    # At step 0 the state of an optimizer is empty, so a file without it is complete.
     if saved is None and header["about"].get("step", 0) > 0:
         raise CheckpointError(
             f"{path} was saved without its optimizer, so the run cannot continue from it; resume "

@@ -89,7 +89,7 @@ class TrainConfig:
         require(0 <= self.beta2 < 1, self, "beta2", "at least 0 and below 1")
 
 
-# The parameters of a notebook -----------------------------------------------------------------------
+# The parameters of a notebook ---------------------------------------------------------------------
 
 def check_parameters(
     namespace: MutableMapping[str, Any], *configs: type, **kinds: Any
@@ -134,7 +134,8 @@ def check_parameters(
 def from_parameters(config: type, namespace: Mapping[str, Any], **computed: Any):
     """Return a config with the values that `namespace` has under the names of its fields.
 
-    If a name is in both, the `computed` value is used. A field that is in neither keeps its default.
+    If a name is in both, the `computed` value is used. A field that is in neither keeps its
+    default.
     """
     names = [f.name for f in fields(config) if f.name in namespace and f.name not in computed]
     return config(**{name: namespace[name] for name in names}, **computed)
@@ -182,7 +183,7 @@ def project_dir() -> Path:
     return here
 
 
-# Checks ---------------------------------------------------------------------------------------------
+# Checks -------------------------------------------------------------------------------------------
 
 def require(holds: bool, config: Any, name: str, expected: str) -> None:
     """Raise a ConfigError about the field `name` unless the condition `holds`."""

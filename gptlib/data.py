@@ -42,7 +42,8 @@ def get_batch(
         ids: tokens, (N,), with N > block_size.
 
     Returns:
-        x and y, (batch_size, block_size) each. y[:, t] is the token after x[:, t].
+        x and y, (batch_size, block_size) each. y[:, t] is the token after x[:, t]. They share
+        memory: copy y before you change it.
 
     Raises:
         DataError: `ids` has too few tokens.
@@ -81,6 +82,25 @@ def check_length(ids: Tensor, block_size: int, name: str = "text") -> None:
             f"the {name} has {len(ids):,} tokens, but windows of block_size={block_size} need at "
             f"least {block_size + 1:,}: take a longer text or a smaller block_size"
         )
+
+
+def document_mask(documents: Tensor) -> Tensor:
+    """Return an attention mask for windows that hold several documents, (B, 1, T, T).
+
+    The mask is True where a token may attend to another one: to itself, and to earlier tokens of
+    the same document. The second dimension is for the heads.
+
+    Args:
+        documents: for each token the index of its document, (B, T).
+
+    >>> document_mask(torch.tensor([[0, 0, 1]])).int()
+    tensor([[[[1, 0, 0],
+              [1, 1, 0],
+              [0, 0, 1]]]], dtype=torch.int32)
+    """
+    same_document = documents[:, :, None] == documents[:, None, :]      # (B, T, T)
+    return same_document.tril()[:, None]
+
 
 
 def check_ids(ids: Tensor, vocab_size: int) -> None:

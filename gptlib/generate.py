@@ -34,7 +34,7 @@ def generate(
 ) -> Tensor | list[Tensor]:
     """Return the prompts with their new tokens: (B, T + max_new_tokens), or a list of rows.
 
-    The arguments are those of `generate_tokens`. The result is a list where `idx` is one.
+    The arguments are those of `generate_tokens`. If `idx` is a list, so is the result.
     """
     tokens = list(
         generate_tokens(model, idx, max_new_tokens, temperature, top_k, top_p, seed, cache)
@@ -65,7 +65,8 @@ def generate_tokens(
         idx: the prompts, (B, T), or a list of B prompts, (T,) each, of any lengths from 1 on. A
             model with a `block_size` reads the end of a longer text (see `Windows`).
         temperature, top_k, top_p: see `next_token_probabilities`.
-        seed: row r is drawn as a single prompt with the seed `seed + r`. None: a new seed.
+        seed: row r uses its own seed, `seed + r`. It gives the same text as when it is generated
+            alone with that seed. None: a new seed.
         cache: whether to store keys and values instead of computing them again for each token.
 
     Yields:
@@ -104,7 +105,8 @@ def next_token_probabilities(
         Probabilities, (…, V). Each row sums to 1.
 
     Raises:
-        ValueError: temperature below 0, top_k below 1, top_p outside 0 … 1, or infinite logits.
+        ValueError: temperature below 0, top_k below 1, top_p outside 0 … 1, or logits whose largest
+            is nan or infinite.
     """
     check_sampling(logits, temperature, top_k, top_p)
     if temperature == 0:
@@ -147,8 +149,8 @@ def check_sampling(
 def pick(probabilities: Tensor, numbers: Sequence[float]) -> Tensor:
     """Return one token for each row of `probabilities`, (B, V), as a tensor (B,).
 
-    Each row has one number, 0 ≤ number < 1. The token is the first one for which it and all tokens
-    before it have together a probability above the number. With uniform random numbers, this draws
+    Each row has one number, 0 ≤ number < 1. Add up the probabilities from the left. The token is
+    the first one where the sum is larger than the number. With uniform random numbers, this draws
     from the distribution (inverse transform sampling).
 
     >>> pick(torch.tensor([[0.2, 0.0, 0.8], [0.2, 0.0, 0.8]]), [0.1, 0.2])
@@ -191,7 +193,7 @@ class Windows:
         self.tokens = prompts[0].new_zeros(len(prompts), self.size, dtype=torch.long)
         self.lengths = []
         for row, prompt in zip(self.tokens, prompts, strict=True):
-            # Drop from a long prompt what would have been dropped while it was generated.
+            # Cut a long prompt in the same steps as `append` does.
             excess = max(0, len(prompt) - self.size)
             start = self.n_dropped * math.ceil(excess / self.n_dropped)
             self.lengths.append(len(prompt) - start)
@@ -230,7 +232,7 @@ class Windows:
     def read_last_tokens(self) -> Tensor:
         """Read one new token in each row. Rows that dropped tokens are read from position 0."""
         if self.unread:
-            # These rows are full. They are emptied, so that there is room, and replaced below.
+            # Empty these rows, so that there is room. Their results are replaced below.
             lengths = self.cache.lengths.clone()
             lengths[self.unread] = 0
             self.cache.truncate(lengths)
@@ -274,8 +276,8 @@ def stream_text(
     """Yield the continuation of `prompt` in pieces, which are always whole characters.
 
     Args:
-        stop: one or several strings. The text ends before the first of them that it would contain.
-            Characters that may be the beginning of a stop string wait until that is decided.
+        stop: one or several strings. The text is cut just before the first stop string. Characters
+            that may be the beginning of a stop string wait until that is decided.
     """
     stops = [stop] if isinstance(stop, str) else list(stop)
     if "" in stops:

@@ -15,10 +15,10 @@ from torch import Tensor
 
 
 class KVCache:
-    """Keys and values of all layers: tensors (B, n_head, block_size, head_size), filled from the left.
+    """Keys and values of all layers: tensors (B, n_head, block_size, head_size).
 
-    The model calls `reserve`, then each layer appends its keys and values, then the model calls
-    `advance`.
+    They are filled from the left. The model calls `reserve`, then each layer appends its keys
+    and values, then the model calls `advance`.
 
     Row b of the batch holds `lengths[b]` tokens. The rows may have different lengths. A mask hides
     what stands to the right of a row's own tokens.
@@ -44,8 +44,7 @@ class KVCache:
         This sets `positions`, (B, T), the positions of the new tokens; `S`, the number of tokens in
         the longest row with the new ones; and `mask`, (B, 1, T, S). The mask is True where a new
         token may attend to a stored one: to the tokens before it in its own row, and to itself. The
-        mask is None where it is not needed: the cache is empty and causal attention is right, or
-        there is one new token that may attend to everything.
+        mask is None where each row gets one token that may attend to all of its S tokens.
 
         Raises:
             ValueError: a row has no room for T tokens more.
@@ -60,9 +59,8 @@ class KVCache:
         self.same_length = bool((self.lengths == longest).all())
         positions = self.lengths[:, None] + torch.arange(T)         # (B, T)
         self.positions = positions.to(self.device)
-        if longest == 0 or (T == 1 and self.same_length):
-            self.mask = None
-        else:
+        self.mask = None
+        if T > 1 or not self.same_length:
             mask = torch.arange(self.S) <= positions[:, None, :, None]
             self.mask = mask.to(self.device)                        # (B, 1, T, S)
 
@@ -83,6 +81,11 @@ class KVCache:
             ValueError: a row does not hold that many tokens.
         """
         lengths = torch.as_tensor(lengths)
+        if lengths.is_floating_point() or lengths.shape not in ((), self.lengths.shape):
+            raise ValueError(
+                f"lengths={lengths.tolist()} should be an integer, or one for each of the "
+                f"{len(self.lengths)} rows"
+            )
         if (lengths < 0).any() or (lengths > self.lengths).any():
             raise ValueError(
                 f"cannot keep {lengths.tolist()} tokens: the rows hold {self.lengths.tolist()}"
@@ -92,13 +95,15 @@ class KVCache:
     def set_rows(self, rows: Sequence[int], other: "KVCache") -> None:
         """Replace the given rows by all rows of another cache of the same model."""
         for layer, other_layer in zip(self.layers, other.layers, strict=True):
+            if not layer.tensors or layer.tensors.keys() != other_layer.tensors.keys():
+                raise ValueError("both caches should hold texts that the same model has read")
             for name, stored in layer.tensors.items():
                 stored[rows] = other_layer.tensors[name]
         self.lengths[rows] = other.lengths
 
 
 class LayerCache:
-    """The part of a `KVCache` that belongs to one layer. Attention stores its tensors "k" and "v"."""
+    """The part of a `KVCache` for one layer. Attention stores keys as "k" and values as "v"."""
 
     def __init__(self, cache: KVCache):
         self.cache = cache
@@ -115,6 +120,11 @@ class LayerCache:
         Returns:
             All that is stored under this name, (B, …, S, D).
         """
+        if len(new) != len(self.cache.lengths):
+            raise ValueError(
+                f"the cache was made for {len(self.cache.lengths)} texts, but it gets {len(new)}: "
+                f"use new_cache({len(new)})"
+            )
         if name not in self.tensors:
             # Unused memory may hold nan, and 0 · nan = nan, even where the mask gives weight 0.
             room = (*new.shape[:-2], self.cache.block_size, new.shape[-1])

@@ -5,7 +5,8 @@
 >>> model(idx).shape                                    # for each position 65 logits
 torch.Size([2, 10, 65])
 
-Shapes: B texts in a batch, T tokens in a text, C = n_embd channels.
+Shapes: B texts in a batch, T tokens in a text, C = n_embd channels. `gptlib.train` trains the
+model, and `gptlib.generate` samples from it.
 """
 
 import math
@@ -36,7 +37,8 @@ class GPT(nn.Module):
         self.config = config
         self.block_size = config.block_size
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
-        self.positions = POSITIONS[config.position](config)
+        self.positions = POSITIONS[config.position](config)     # one of three classes, see below
+        self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(block(config) for _ in range(config.n_layer))
         self.final_norm = norm(config.n_embd, bias=config.bias)
         # With tied weights the token embedding is also the matrix of the output layer.
@@ -54,32 +56,38 @@ class GPT(nn.Module):
             idx: tokens, (B, T).
             cache: holds the tokens before `idx`, and gets `idx` too. See `new_cache`.
             mask: (B, 1, T, T), True where a token (third dimension) may attend to another one
-                (fourth dimension). It replaces the causal mask. See `gptlib.attention.document_mask`.
+                (fourth dimension). It replaces the causal mask. See
+                `gptlib.data.document_mask`.
 
         Raises:
             ValueError: T is larger than block_size, an id is not in the vocabulary, the cache has
                 no room, or both a cache and a mask are given.
         """
         self.check_input(idx, cache, mask)
-        x = self.token_embedding(idx)                       # (B, T, C)
-        x = self.hidden_states(x, cache, mask)              # (B, T, C)
-        return self.output_layer(x)                         # (B, T, vocab_size)
+        x = self.token_embedding(idx)                       # (B, T, C): a vector for each token
+        x = self.hidden_states(x, cache, mask)              # (B, T, C): through all blocks
+        return self.output_layer(x)                         # (B, T, vocab_size): logits
 
     def hidden_states(
         self, x: Tensor, cache: KVCache | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """Add positions to the token vectors `x`, (B, T, C). Apply all blocks and the last norm."""
-        if cache is None:
-            positions, layer_caches = None, [None] * len(self.blocks)
-        else:
-            cache.reserve(x.shape[1])
-            positions, layer_caches, mask = cache.positions, cache.layers, cache.mask
-        x = self.positions(x, positions)
-        x = F.dropout(x, self.config.dropout, self.training)
-        for block, layer_cache in zip(self.blocks, layer_caches, strict=True):
-            x = block(x, layer_cache, mask)
+        """Turn token vectors into what the output layer reads: (B, T, C) -> (B, T, C)."""
         if cache is not None:
-            cache.advance()
+            return self.hidden_states_with_cache(x, cache)
+        x = self.positions(x)                               # adds a vector for each position
+        x = self.dropout(x)
+        for block in self.blocks:
+            x = block(x, None, mask)
+        return self.final_norm(x)
+
+    def hidden_states_with_cache(self, x: Tensor, cache: KVCache) -> Tensor:
+        """Do the same for new tokens. The earlier tokens of the text are in the cache."""
+        cache.reserve(x.shape[1])
+        x = self.positions(x, cache.positions)
+        x = self.dropout(x)
+        for block, layer_cache in zip(self.blocks, cache.layers, strict=True):
+            x = block(x, layer_cache, cache.mask)
+        cache.advance()
         return self.final_norm(x)
 
     def output_layer(self, x: Tensor) -> Tensor:
@@ -91,15 +99,16 @@ class GPT(nn.Module):
     def init_weights(self) -> None:
         """Draw the initial weights from normal distributions with these standard deviations:
 
-        | weights                    | "scaled"   | "gpt2" | reason                               |
-        |----------------------------|------------|--------|--------------------------------------|
-        | linear layers              | 1/√fan_in  | 0.02   | output about as large as the input   |
-        | embeddings                 | 0.3        | 0.02   | not small beside what blocks add     |
-        | output layer (or tied)     | 0.02       | 0.02   | nearly equal logits: loss near ln V  |
-        | `proj` layers of the parts | divided by √(2 · n_layer) | that many are added up       |
+        | weights            | "scaled"  | "gpt2" | reason                                     |
+        |--------------------|-----------|--------|--------------------------------------------|
+        | linear layers      | 1/√fan_in | 0.02   | outputs are about as large as the inputs   |
+        | embeddings         | 0.3       | 0.02   | not too small beside the blocks' outputs   |
+        | output layer       | 0.02      | 0.02   | nearly equal logits: the loss starts at ln V |
+        | all `proj` weights | divided by √(2 · n_layer), because so many outputs are added   |
 
         fan_in is the number of inputs of a layer. GPT-2's 0.02 is close to 1/√fan_in only in models
-        as wide as GPT-2. The last row is from Radford et al. (2019), section 2.3: in each block
+        as wide as GPT-2. With tied weights the token embedding is the output layer, and all
+        embeddings get 0.02. The last row is from Radford et al. (2019), section 2.3: in each block
         attention and the feed-forward layer add their output to the residual stream. Biases start
         at 0.
         """
@@ -124,8 +133,16 @@ class GPT(nn.Module):
                 f"a window of {idx.shape[1]} tokens is longer than block_size={self.block_size}: "
                 f"pass the last {self.block_size}"
             )
-        if cache is not None and mask is not None:
+        if mask is None:
+            return
+        if cache is not None:
             raise ValueError("give either a cache or a mask: a cache makes its own mask")
+        B, T = idx.shape
+        if mask.shape != (B, 1, T, T) or mask.dtype != torch.bool:
+            raise ValueError(
+                f"the mask is {mask.dtype} of shape {tuple(mask.shape)}, it should be torch.bool "
+                f"of shape {(B, 1, T, T)}"
+            )
 
     def new_cache(self, batch_size: int) -> KVCache:
         """Return an empty cache for `batch_size` texts of at most block_size tokens."""
@@ -150,7 +167,7 @@ class GPT(nn.Module):
         return asdict(self.config)
 
 
-# Positions ------------------------------------------------------------------------------------------
+# Positions ----------------------------------------------------------------------------------------
 
 class LearnedPositions(nn.Module):
     """One learned vector for each position (GPT-2)."""
@@ -184,7 +201,7 @@ class SinusoidalPositions(nn.Module):
 
 
 class NoPositions(nn.Module):
-    """Add nothing. The causal mask alone gives some information on the order (Haviv et al. 2022)."""
+    """Add nothing. The causal mask alone gives a hint of the order (Haviv et al. 2022)."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -201,7 +218,7 @@ POSITIONS = {
 
 
 def position_rows(x: Tensor, positions: Tensor | None) -> Tensor:
-    """Return `positions`, or 0 … T - 1 for None: the rows of a table that belong to `x`, (B, T, C)."""
+    """Return the positions of `x`, (B, T, C): `positions`, or 0 … T - 1 for None."""
     return torch.arange(x.shape[1], device=x.device) if positions is None else positions
 
 
@@ -210,7 +227,7 @@ def embedding_std(config: GPTConfig) -> float:
     return 0.3 if config.init == "scaled" and not config.tie_weights else 0.02
 
 
-# Tools ----------------------------------------------------------------------------------------------
+# Tools --------------------------------------------------------------------------------------------
 
 def count_parameters(*modules: nn.Module) -> int:
     """Return the number of parameters of all `modules` together."""

@@ -16,23 +16,31 @@ from gptlib.tokenizer import Tokenizer, fingerprint
 
 
 class Interrupt:
-    """`with Interrupt() as interrupt:` turns the first Ctrl-C into `interrupt.requested = True`.
+    """`with Interrupt() as interrupt:` turns the first Ctrl-C into `interrupt.requested`.
 
     The loop inside can then complete its step. A second Ctrl-C interrupts at once, as usual.
+
+    Args:
+        stop: another way to request an interrupt: a function that returns True for it.
     """
 
-    def __init__(self):
-        self.requested = False
+    def __init__(self, stop: Callable[[], bool] | None = None):
+        self.stop = stop
+        self.pressed = False
         self.previous_handler = None
+
+    @property
+    def requested(self) -> bool:
+        return self.pressed or (self.stop is not None and self.stop())
 
     def __enter__(self) -> "Interrupt":
         # Python allows signal handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
-            self.previous_handler = signal.signal(signal.SIGINT, self.request)
+            self.previous_handler = signal.signal(signal.SIGINT, self.press)
         return self
 
-    def request(self, number, frame) -> None:
-        self.requested = True
+    def press(self, number, frame) -> None:
+        self.pressed = True
         signal.signal(signal.SIGINT, self.previous_handler)
 
     def __exit__(self, *error) -> None:

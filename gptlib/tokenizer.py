@@ -86,7 +86,7 @@ class CharTokenizer:
 
 
 class LowercaseTokenizer:
-    """The alphabet of PicoGPT: the characters of `string.printable` without capitals, and special tokens.
+    """The alphabet of PicoGPT: `string.printable` without capitals, and special tokens.
 
     Id 0 is `<?>`, the unknown character. Ids 1 to 74 are the characters in the order of
     `string.printable`. The special tokens follow. The remaining ids are not used.

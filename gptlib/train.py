@@ -12,27 +12,30 @@ At its heart, training is five lines:
 loss, saves checkpoints, and can continue a run that was stopped.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-from tqdm.auto import tqdm
 
-from gptlib.checkpoint import CheckpointError, save_checkpoint, write_atomically
-from gptlib.config import ConfigError, TrainConfig
+from gptlib.config import TrainConfig
 from gptlib.data import DataError, check_length, fixed_windows, get_batch
 from gptlib.model import evaluating
-from gptlib.resume import Interrupt, identity, restore
+from gptlib.resume import Interrupt, identity
+from gptlib.run import (
+    Run,
+    TrainResult,
+    check_finite,
+    pick_device,
+    pick_dtype,
+    seed_dropout,
+    wrap_model,
+)
 from gptlib.tokenizer import Tokenizer
 
 EVAL_TOKENS = 8192          # tokens in one batch of an evaluation
@@ -40,27 +43,6 @@ NO_TARGET = -100            # a target with this value carries no loss
 
 # A batch: x and y, (B, T) each, and if the model needs one, a document mask (B, 1, T, T).
 Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
-
-
-class NonFiniteLoss(RuntimeError):
-    """The loss became infinite or nan. The message names the step and the likely cause."""
-
-
-@dataclass
-class TrainResult:
-    """What a run measured.
-
-    `history` has one dict for each evaluation, with step, tokens, seconds (of training), lr,
-    train_loss, val_loss, train_acc and val_acc. Losses are in nats per token.
-    """
-
-    history: list[dict] = field(default_factory=list)
-    interrupted: bool = False
-
-    @property
-    def best(self) -> dict:
-        """The evaluation with the lowest validation loss."""
-        return min(self.history, key=lambda row: row["val_loss"])
 
 
 def train(
@@ -114,38 +96,46 @@ def train(
         CheckpointError: a checkpoint is damaged, or cannot be written.
         DataError: a split is shorter than one window, or a batch has no targets.
     """
-    run = Run(model, train_ids, val_ids, block_size, config, out_dir, tokenizer, on_eval, progress,
-              optimizer or make_optimizer)
+    batches, val_batches = make_batches(train_ids, val_ids, block_size, config)
+    device = pick_device(config.device)
+    dtype = pick_dtype(config.dtype, device)
+    model.to(device).train()
+    optimizer = (optimizer or make_optimizer)(model, config)
+    same = identity(model, train_ids, val_ids, block_size, config, tokenizer)
+    tokens_per_step = config.batch_size * block_size
+    run = Run(
+        model, optimizer, config, same, tokens_per_step, out_dir, tokenizer, on_eval, progress
+    )
     if resume == "auto":
         run.resume()
-    run.create_folder()
+    run.start()
     forward = wrap_model(model, config, run.n_processes)
     try:
-        with torch.random.fork_rng(), Interrupt() as interrupt:
+        with torch.random.fork_rng(), Interrupt(stop) as interrupt:
             if not run.history:
-                run.evaluate_first()
-            while run.step < config.max_steps:
-                if interrupt.requested or (stop is not None and stop()):
-                    run.interrupted = True
-                    break
+                # Evaluate the untrained model. Its loss should be near ln V.
+                run.recent.append(first_loss(model, batches(0), config, run.rank, dtype))
+                run.record(*evaluate_batches(model, val_batches))
+            while run.step < config.max_steps and not interrupt.requested:
                 start = time.perf_counter()
                 lr = learning_rate(config, run.step, block_size)
-                set_learning_rate(run.optimizer, lr)
+                set_learning_rate(optimizer, lr)
                 seed_dropout(config.seed, run.step, run.rank)
-                batch = run.own_part(run.batch(run.step))
-                loss, measured = batch_loss(forward, batch, run.dtype)
+                batch = run.own_part(batches(run.step))
+                loss, measured = batch_loss(forward, batch, dtype)
                 if extra_loss is not None:
                     loss = loss + extra_loss(model)
 
-                run.optimizer.zero_grad()
+                optimizer.zero_grad()
                 loss.backward()
                 norm = clip_gradient(model, config.grad_clip)
                 check_finite(run.step + 1, lr, measured[0], norm)
-                run.optimizer.step()
+                optimizer.step()
 
                 run.count_step(measured, lr, time.perf_counter() - start)
-                if run.step % config.eval_interval == 0 or run.step == config.max_steps:
-                    run.evaluate()
+                if run.evaluation_due:
+                    run.record(*evaluate_batches(model, val_batches))
+            run.interrupted = run.step < config.max_steps
             if run.interrupted:
                 run.save("last")
     except KeyboardInterrupt:
@@ -261,159 +251,6 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     )
 
 
-# The run ------------------------------------------------------------------------------------------
-
-class Run:
-    """The state of a training run: what it has done, what it has measured, and its files."""
-
-    def __init__(
-        self, model, train_ids, val_ids, block_size, config, out_dir, tokenizer, on_eval, progress,
-        optimizer,
-    ):
-        self.rank, self.n_processes = process_rank(config)
-        self.model, self.config, self.tokenizer = model, config, tokenizer
-        self.tokens_per_step = config.batch_size * block_size
-        self.batches, self.val_batches = make_batches(train_ids, val_ids, block_size, config)
-        device = pick_device(config.device)
-        self.dtype = pick_dtype(config.dtype, device)
-        model.to(device).train()
-        self.optimizer = optimizer(model, config)
-        self.identity = identity(model, train_ids, val_ids, block_size, config, tokenizer)
-
-        # Only the first process writes and prints.
-        first = self.rank == 0
-        self.folder = Path(out_dir) if out_dir else None
-        self.writes = first and self.folder is not None
-        self.progress = first and progress
-        self.on_eval = on_eval if first else None
-
-        self.step = 0
-        self.lr = 0.0
-        self.train_seconds = 0.0        # evaluations are not counted
-        self.recent = []                # (loss, accuracy) of each batch since the last evaluation
-        self.history = []
-        self.interrupted = False
-        self.saved_step = None          # the step of the last checkpoint
-        self.bar = None
-
-    def resume(self) -> None:
-        """Continue from the last checkpoint in the folder, if there is one."""
-        path = self.folder and self.folder / "last.safetensors"
-        if path and path.is_file():
-            about = restore(path, self.model, self.optimizer, self.identity)
-            self.step, self.train_seconds = about["step"], about["seconds"]
-            self.saved_step = self.step
-            self.recent, self.history = about["since_eval"], about["history"]
-
-    def create_folder(self) -> None:
-        """Create the folder, write the rows so far, and show the progress bar."""
-        if self.writes:
-            rows = "".join(json.dumps(row) + "\n" for row in self.history)
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                write_atomically(self.folder / "metrics.jsonl", rows.encode())
-            except OSError as error:
-                raise CheckpointError(
-                    f"out_dir={str(self.folder)!r} cannot be written ({error.strerror or error}): "
-                    "name a folder that can be"
-                ) from None
-        self.bar = tqdm(total=self.config.max_steps, initial=self.step, desc="training",
-                        unit="step", disable=not self.progress)
-        self.start = time.perf_counter() - self.train_seconds
-
-    def batch(self, step: int) -> Batch:
-        """Return the batch of a step, for all processes together."""
-        batch = self.batches(step)
-        if (batch[1] == NO_TARGET).all():
-            raise DataError(
-                f"step {step + 1}: the batch has no targets, because all of them are {NO_TARGET}"
-            )
-        return batch
-
-    def own_part(self, batch: Batch) -> Batch:
-        """Return the rows of a batch that belong to this process."""
-        return tuple(part[self.rank::self.n_processes] for part in batch)
-
-    def count_step(self, measured: tuple[float, float], lr: float, seconds: float) -> None:
-        self.step += 1
-        self.lr = lr
-        self.train_seconds += seconds
-        self.recent.append(measured)
-        self.bar.update()
-
-    def evaluate_first(self) -> None:
-        """Evaluate the untrained model. Its loss should be near ln V."""
-        seed_dropout(self.config.seed, 0, self.rank)
-        with torch.no_grad():
-            _, measured = batch_loss(self.model, self.batch(0), self.dtype)
-        self.recent.append(measured)
-        self.evaluate()
-
-    def evaluate(self) -> None:
-        """Measure the validation loss, add a row to the history, and save the model."""
-        train_loss, train_acc = np.mean(self.recent, axis=0).tolist()
-        self.recent = []
-        val_loss, val_acc = evaluate_batches(self.model, self.val_batches)
-        if not math.isfinite(val_loss):
-            raise NonFiniteLoss(
-                f"step {self.step}: the validation loss is {val_loss:.4g}, after an update at a "
-                f"learning rate of {self.lr:.3g}; most likely the learning rate is too high or the "
-                "warm-up too short"
-            )
-        row = {
-            "step": self.step,
-            "tokens": self.step * self.tokens_per_step,
-            "seconds": self.train_seconds,
-            "lr": self.lr,
-            "train_loss": train_loss,
-            "val_loss": val_loss,
-            "train_acc": train_acc,
-            "val_acc": val_acc,
-        }
-        is_best = all(val_loss < earlier["val_loss"] for earlier in self.history)
-        self.history.append(row)
-        if is_best:
-            self.save("best")
-        self.save("last")
-        self.report(row)
-
-    def report(self, row: dict) -> None:
-        if self.writes:
-            with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        if self.progress:
-            elapsed = time.perf_counter() - self.start
-            self.bar.write(log_line(row, self.config.max_steps, elapsed))
-        if self.on_eval:
-            self.on_eval(row)
-
-    def save(self, name: str) -> None:
-        """Write a checkpoint. "last" also contains the optimizer, so that the run can continue."""
-        if self.writes:
-            save_checkpoint(
-                self.folder / f"{name}.safetensors",
-                self.model,
-                self.tokenizer,
-                self.optimizer if name == "last" else None,
-                run=self.identity,
-                step=self.step,
-                seconds=self.train_seconds,
-                since_eval=self.recent,
-                history=self.history,
-            )
-            if name == "last":
-                self.saved_step = self.step
-
-    def close(self) -> None:
-        self.bar.close()
-        if self.interrupted and self.progress:
-            line = f"interrupted after step {self.step} of {self.config.max_steps}"
-            if self.saved_step is not None:
-                of_step = "" if self.saved_step == self.step else f" of step {self.saved_step}"
-                line += f"; the model{of_step} is in {self.folder.name}"
-            print(line)
-
-
 def make_batches(
     train_ids: Tensor | Callable[[int], Batch],
     val_ids: Tensor | Sequence[Batch],
@@ -421,36 +258,34 @@ def make_batches(
     config: TrainConfig,
 ) -> tuple[Callable[[int], Batch], Sequence[Batch]]:
     """Return the function step -> batch, and the list of validation batches."""
-    batches, val_batches = train_ids, val_ids
+    def random_windows(step: int) -> Batch:
+        return get_batch(train_ids, block_size, config.batch_size, config.seed, step)
+
+    def given_batch(step: int) -> Batch:
+        batch = train_ids(step)
+        if (batch[1] == NO_TARGET).all():
+            raise DataError(
+                f"step {step + 1}: the batch has no targets, because all of them are {NO_TARGET}"
+            )
+        return batch
+
+    batches, val_batches = given_batch, val_ids
     if isinstance(train_ids, Tensor):
         check_length(train_ids, block_size, "training split")
-
-        def batches(step):
-            return get_batch(train_ids, block_size, config.batch_size, config.seed, step)
-
+        batches = random_windows
     if isinstance(val_ids, Tensor):
         check_length(val_ids, block_size, "validation split")
         val_batches = text_windows(val_ids, block_size)
     return batches, val_batches
 
 
-def process_rank(config: TrainConfig) -> tuple[int, int]:
-    """Return the rank of this process and the number of processes. Without torchrun: 0 and 1."""
-    if not dist.is_initialized():
-        return 0, 1
-    n_processes = dist.get_world_size()
-    if config.batch_size % n_processes:
-        raise ConfigError(
-            f"batch_size={config.batch_size} should be a multiple of the {n_processes} processes "
-            "that share it"
-        )
-    return dist.get_rank(), n_processes
-
-
-def wrap_model(model: nn.Module, config: TrainConfig, n_processes: int) -> nn.Module:
-    """Return the model, compiled or shared between processes where that is asked for."""
-    model = torch.compile(model) if config.compile else model
-    return DistributedDataParallel(model) if n_processes > 1 else model
+def first_loss(
+    model: nn.Module, batch: Batch, config: TrainConfig, rank: int, dtype: torch.dtype
+) -> tuple[float, float]:
+    """Return loss and accuracy of the first batch before any training."""
+    seed_dropout(config.seed, 0, rank)
+    with torch.no_grad():
+        return batch_loss(model, batch, dtype)[1]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -463,64 +298,9 @@ def clip_gradient(model: nn.Module, largest_norm: float) -> float:
     return nn.utils.clip_grad_norm_(model.parameters(), largest_norm or math.inf).item()
 
 
-def check_finite(step: int, lr: float, loss: float, norm: float) -> None:
-    if not math.isfinite(loss + norm):
-        raise NonFiniteLoss(
-            f"step {step}: the loss is {loss:.4g} and the norm of its gradient {norm:.4g}, at a "
-            f"learning rate of {lr:.3g}; most likely the learning rate is too high, the warm-up "
-            "too short or clipping off"
-        )
-
-
-def seed_dropout(seed: int, step: int, rank: int) -> None:
-    """Set PyTorch's generator, so that dropout depends on (seed, step, rank) alone."""
-    torch.manual_seed(np.random.SeedSequence((seed, step, rank)).generate_state(1).item())
-
-
 def mask_argument(mask: list[Tensor], device: torch.device) -> dict[str, Tensor]:
     """Return the keyword argument for a model, from a list of one document mask or none."""
     return {"mask": mask[0].to(device)} if mask else {}
-
-
-def pick_device(name: str = "auto") -> str:
-    """Return `name`, or for "auto" the first available of CUDA (AMD's ROCm too), MPS and CPU."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError):
-        raise ConfigError(
-            f"device={name!r} is not available on this machine: "
-            "choose 'auto', 'cpu', 'cuda' or 'mps'"
-        ) from None
-    return name
-
-
-def pick_dtype(name: str, device: str) -> torch.dtype:
-    """Return the dtype of products. "auto": bfloat16 on CUDA devices that have it, else float32."""
-    if name == "auto":
-        on_gpu = device.startswith("cuda")
-        has_bfloat16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-        name = "bfloat16" if has_bfloat16 else "float32"
-    return getattr(torch, name)
-
-
-def log_line(row: dict, max_steps: int, elapsed: float) -> str:
-    """Return a line about one evaluation, `elapsed` seconds after the start."""
-    def clock(seconds):
-        return str(timedelta(seconds=round(seconds)))
-
-    remaining = "unknown"
-    if row["step"]:
-        remaining = clock(elapsed / row["step"] * (max_steps - row["step"]))
-    width = len(str(max_steps))
-    return (
-        f"T+ {clock(elapsed)} - step {row['step']:>{width}}/{max_steps}: "
-        f"train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}; "
-        f"train acc {row['train_acc']:.4f}, val acc {row['val_acc']:.4f}; t_remain {remaining}"
-    )
 
 
 def device_of(model: nn.Module) -> torch.device:

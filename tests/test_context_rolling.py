@@ -19,9 +19,9 @@ from gptlib import (
     save_checkpoint,
     train,
 )
-from gptlib.attention import document_mask
 from gptlib.config import ConfigError
 from gptlib.corpora.courier import Courier
+from gptlib.data import document_mask
 from gptlib.model import causality_gap, evaluating
 from gptlib.variants.config import VariantConfig
 from gptlib.variants.context_rolling import RollingGPT, token_losses

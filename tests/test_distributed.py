@@ -13,15 +13,18 @@ OPTIONS = ["--corpus", TEXT, "--block-size", "16", "--n-layer", "2", "--n-head",
            "--warmup", "2", "--device", "cpu"]
 
 
-def run_training(out, n_processes, *options):
-    """Train with `n_processes`, started by torchrun if there are several. Return the result."""
-    command = [sys.executable, "-m"]
+def run_python(n_processes, *arguments):
+    """Run `python ARGUMENTS`, with torchrun if there are several processes. Return the result."""
+    command = [sys.executable]
     if n_processes > 1:
-        command += ["torch.distributed.run", "--standalone",
-                    "--nproc-per-node", str(n_processes), "-m"]
-    command += ["gptlib", "train", *OPTIONS, "--out", str(out), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240,
+        command += ["-m", "torch.distributed.run", "--standalone",
+                    "--nproc-per-node", str(n_processes)]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=240,
                           env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def run_training(out, n_processes, *options):
+    return run_python(n_processes, "-m", "gptlib", "train", *OPTIONS, "--out", str(out), *options)
 
 
 def read_metrics(out):
@@ -29,18 +32,27 @@ def read_metrics(out):
     return [json.loads(line) for line in lines]
 
 
+def assert_same_losses(history, expected, tolerance):
+    assert [row["step"] for row in history] == [row["step"] for row in expected]
+    for name in ("train_loss", "val_loss", "train_acc", "val_acc"):
+        values = [row[name] for row in expected]
+        assert [row[name] for row in history] == pytest.approx(values, abs=tolerance), name
+
+
 @pytest.mark.slow
-def test_two_processes_give_the_losses_of_one(tmp_path):
+def test_two_processes_give_the_losses_of_one_and_print_every_line_once(tmp_path):
     for n_processes in (1, 2):
         process = run_training(tmp_path / str(n_processes), n_processes)
         assert process.returncode == 0, process.stderr
     one, two = read_metrics(tmp_path / "1"), read_metrics(tmp_path / "2")
-    assert [row["step"] for row in one] == [row["step"] for row in two] == [0, 4, 8, 12]
-    for name in ("train_loss", "val_loss", "train_acc", "val_acc"):
-        expected = [row[name] for row in one]
-        assert [row[name] for row in two] == pytest.approx(expected, abs=2e-5)
+    assert_same_losses(two, one, tolerance=2e-5)
+    assert [row["step"] for row in one] == [0, 4, 8, 12]
     # The runs have learned something. Two runs that do nothing would also be equal.
     assert one[-1]["val_loss"] < one[0]["val_loss"] - 0.1
+    # This is the output of the second run. Only the first of its two processes prints.
+    lines = process.stdout.splitlines()
+    assert "step 12/12" in process.stdout
+    assert len(lines) == len(set(lines))
 
 
 @pytest.mark.slow
@@ -48,3 +60,62 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path):
     process = run_training(tmp_path, 2, "--batch-size", "5")
     assert process.returncode != 0
     assert "batch_size=5 should be a multiple of the 2 processes" in process.stderr
+
+
+# This program trains with different numbers of targets in the rows of a batch. Of two processes,
+# the first gets the even rows, with all targets. The second gets the odd rows, with few targets,
+# and with none in every third step. Each process writes what it printed, and the steps for which
+# its `on_eval` was called.
+FEW_TARGETS_IN_ODD_ROWS = '''
+import contextlib, io, json, os, sys
+import torch
+from gptlib import Bigram, TrainConfig, get_batch, train
+from gptlib.train import NO_TARGET, text_windows
+
+out = sys.argv[1]
+rank = os.environ.get("RANK", "0")
+if "RANK" in os.environ:
+    torch.distributed.init_process_group("gloo")
+# About half of the tokens follow a pattern, which the model can learn.
+generator = torch.Generator().manual_seed(0)
+random_ids = torch.randint(7, (600,), generator=generator)
+ids = torch.where(torch.rand(600, generator=generator) < 0.5, torch.arange(600) % 7, random_ids)
+config = TrainConfig(max_steps=12, batch_size=4, learning_rate=0.1, warmup=2, eval_interval=1,
+                     device="cpu")
+
+
+def batch(step):
+    x, y = get_batch(ids, 8, config.batch_size, config.seed, step)
+    y = y.clone()               # x and y share memory
+    n_targets = 0 if step % 3 == 2 else 2
+    y[1::2, n_targets:] = NO_TARGET
+    return x, y
+
+
+steps, printed = [], io.StringIO()
+with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    train(Bigram(7), batch, text_windows(ids[:100], 8), 8, config, out_dir=out,
+          on_eval=lambda row: steps.append(row["step"]))
+with open(f"{out}/process_{rank}.json", "w") as file:
+    json.dump({"printed": printed.getvalue(), "steps": steps}, file)
+'''
+
+
+@pytest.mark.slow
+def test_different_numbers_of_targets_in_two_processes_give_the_losses_of_one(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(FEW_TARGETS_IN_ODD_ROWS, encoding="utf-8")
+    for n_processes in (1, 2):
+        process = run_python(n_processes, str(program), str(tmp_path / str(n_processes)))
+        assert process.returncode == 0, process.stderr
+    one, two = read_metrics(tmp_path / "1"), read_metrics(tmp_path / "2")
+    assert_same_losses(two, one, tolerance=1e-6)
+    assert one[-1]["val_loss"] < one[0]["val_loss"] - 0.02
+
+    # Only the first process prints and calls `on_eval`.
+    first, second = (
+        json.loads((tmp_path / f"2/process_{rank}.json").read_text()) for rank in (0, 1)
+    )
+    assert first["steps"] == list(range(13))
+    assert "step 12/12" in first["printed"]
+    assert second == {"printed": "", "steps": []}

@@ -12,19 +12,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from gptlib import Bigram, CharTokenizer, TrainConfig, evaluate, get_batch, load_model, train
-from gptlib.attention import document_mask
 from gptlib.checkpoint import read_header
 from gptlib.config import ConfigError
-from gptlib.data import DataError
+from gptlib.data import DataError, document_mask
+from gptlib.run import NonFiniteLoss, TrainResult, log_line, pick_device
 from gptlib.train import (
     NO_TARGET,
-    NonFiniteLoss,
-    TrainResult,
     evaluate_batches,
     learning_rate,
-    log_line,
     make_optimizer,
-    pick_device,
     text_windows,
 )
 

@@ -1,8 +1,9 @@
 """Byte pair encoding in its simplest form (chapter 5).
 
-A token is named by an integer, its id. Ids 0 to 255 are the 256 bytes. Training splits a text into words, such as
-"low" and " lower". It finds the most frequent pair of neighbours inside the words and merges the
-pair into token 256. Then it merges the pair that is most frequent now into token 257, and so on:
+A token is named by an integer, its id. Ids 0 to 255 are the 256 bytes. Training splits a text into
+words, such as "low" and " lower". It finds the most frequent pair of neighbours inside the words
+and merges the pair into token 256. Then it merges the pair that is most frequent now into token
+257, and so on:
 
 >>> merges = train("low lower lowest", n_merges=3)
 >>> merges
@@ -32,10 +33,10 @@ from gptlib.bpe.words import GPT4_PATTERN
 
 
 def split_into_bytes(text: str, pattern: str) -> list[list[int]]:
-    """Return the words of `text`, each as a list of its utf-8 bytes. Pairs are counted inside a word.
+    """Return the words of `text`, each as a list of its utf-8 bytes.
 
-    `pattern` is a regular expression that matches words. GPT-4's pattern keeps a space with the word
-    after it.
+    Pairs are counted and merged inside a word only. `pattern` is a regular expression that
+    matches words. GPT-4's pattern keeps a space with the word after it.
 
     >>> split_into_bytes("to be", GPT4_PATTERN)
     [[116, 111], [32, 98, 101]]

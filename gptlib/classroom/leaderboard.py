@@ -17,8 +17,8 @@ from gptlib.corpora import Corpus
 
 # The files that decide what a training run computes.
 TRAINING_FILES = (
-    "attention", "bigram", "block", "config", "data", "kv_cache", "model", "tokenizer", "train",
-    "variants/build",
+    "attention", "bigram", "block", "config", "data", "kv_cache", "model", "resume", "run",
+    "tokenizer", "train", "variants/build",
 )
 BITS = 1 / math.log(2)      # the number of bits in one nat
 

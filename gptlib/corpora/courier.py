@@ -13,10 +13,9 @@ value two windows back. A dot is a space.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,7 +40,8 @@ class Courier:
     n_windows: int = 4
     n_facts: int = 1        # facts in each window
     n_values: int = 8       # values that a fact may have
-    lags: int = 2           # 1: questions are about the window before; 2: or about the one before that
+    # 1: questions are about the window before. 2: or about the one before that.
+    lags: int = 2
     body: int = 5           # tokens of the body, at least 2 · n_facts
 
     @property
@@ -64,7 +64,7 @@ class Courier:
         facts = draw(self.n_values, self.n_facts)               # (B, n_windows, n_facts)
         asked = draw(self.n_facts)                              # (B, n_windows): which fact
         lag = draw(self.lags)                                   # 0: the window before, 1: two back
-        lag[:, 1] = 0                                           # the second window has one before it
+        lag[:, 1] = 0           # before the second window there is only one
 
         # The body is a row of items: a fact (two tokens) or a space. Choose which items are facts.
         # Each earlier fact moves a later one by one token.
@@ -82,8 +82,14 @@ class Courier:
             x[:, k, 1] = told.gather(1, asked[:, k, None])[:, 0]
         return x.flatten(1)
 
+    def stream(self, B: int, seed: int) -> Iterator[Tensor]:
+        """Yield batches of B texts without end. The same seed gives the same texts."""
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            yield self.batch(B, generator)
+
     def spell(self, text: Tensor) -> str:
-        """Return a text, (n_windows · window,), in the signs that the module's docstring explains."""
+        """Return a text, (n_windows · window,), in the signs explained at the top of this file."""
         names = [str(value) for value in range(self.n_values)] + ["."]
         for sign in "=?!"[:1 + self.lags]:
             names += [chr(ord("a") + i) + sign for i in range(self.n_facts)]
@@ -107,9 +113,10 @@ class Courier:
         told_again += [1 / self.lags / self.n_facts] * (self.n_windows - 3)
         unknown = sum(1 - chance for chance in told_again[:self.n_windows - 2])
         two_back = 1 - 1 / self.lags
+        asked_in_vain = two_back * unknown / (self.n_windows - 1)       # share of all answers
         answers = {
             "a perfect memory": 0.0,
-            "memory of one window": two_back * unknown / (self.n_windows - 1) * math.log(self.n_values),
+            "memory of one window": asked_in_vain * math.log(self.n_values),
             "no memory": math.log(self.n_values),
         }
         n_tokens = self.window - 1
@@ -174,10 +181,19 @@ def train_on_courier(
         {step: loss of the answers "one back"}, on 200 other texts, at each evaluation. These come
         every `config.eval_interval` steps.
     """
+    texts, x, next_step = None, None, 0
+
     def batches(step):
-        seed = np.random.SeedSequence((config.seed, step)).generate_state(1).item()
-        generator = torch.Generator().manual_seed(seed)
-        return courier_batch(courier, courier.batch(config.batch_size, generator))
+        """Return the batch of a step. All texts come from one generator, one batch after another."""
+        nonlocal texts, next_step, x
+        if step < next_step - 1:
+            next_step = 0                       # an earlier step: begin again
+        if next_step == 0:
+            texts = courier.stream(config.batch_size, config.seed)
+        while next_step <= step:
+            x = next(texts)
+            next_step += 1
+        return courier_batch(courier, x)
 
     curve = {}
 

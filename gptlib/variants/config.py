@@ -10,6 +10,9 @@ from gptlib.config import GPTConfig, require
 class VariantConfig(GPTConfig):
     """A GPTConfig with options for the variants. Their defaults describe the GPT of chapter 4.
 
+    `gptlib.variants.build.make_model` builds the model. (The class GPT alone ignores these
+    options.)
+
     >>> VariantConfig(vocab_size=65, block_size=100, memory="mean", window=32)
     Traceback (most recent call last):
         ...

@@ -1,4 +1,6 @@
-"""Context rolling: a GPT reads a long text in windows and passes a summary to the next window (chapter 7).
+"""Context rolling: a GPT reads a long text in windows (chapter 7).
+
+From each window it passes a summary, the context, to the next window.
 
 >>> from gptlib.variants.config import VariantConfig
 >>> config = VariantConfig(vocab_size=65, block_size=128, memory="mean", window=32)
@@ -21,8 +23,8 @@ from gptlib.kv_cache import KVCache
 from gptlib.model import GPT
 from gptlib.variants.config import VariantConfig
 
-# How the context for the next window is made. `tokens` are the final hidden states of the window's W
-# tokens, (B, W, C). `written` are those of its memory tokens, (B, n_memory, C).
+# How the context for the next window is made. `tokens` are the final hidden states of the window's
+# W tokens, (B, W, C). `written` are those of its memory tokens, (B, n_memory, C).
 MEMORIES = {
     # PicoGPT: the mean over the window.
     "mean": lambda tokens, written: tokens.mean(1, keepdim=True),
@@ -39,8 +41,8 @@ class RollingGPT(GPT):
 
     The context is one vector, or a few. It stands before the tokens of its window. It is made
     from the final hidden states of the window before. The first window gets zeros, or the learned
-    memory tokens. Windows begin at positions 0, W, 2W, … of the text, also while the text grows. The
-    text may have any length.
+    memory tokens. Windows begin at positions 0, W, 2W, … of the text, also while the text grows.
+    The text may have any length.
     """
 
     def __init__(self, config: VariantConfig, block=Block):
@@ -67,11 +69,13 @@ class RollingGPT(GPT):
             cache: holds the text before `idx`, and gets `idx` too. See `new_cache`.
             mask: not supported by this model.
             edit: a function that changes each context on its way to the next window. An experiment
-                can remove the context this way. It has no effect with a cache.
+                can remove the context this way. Not with a cache.
         """
         self.check_input(idx, cache, mask)
         if mask is not None:
             raise ValueError("context rolling has no document masks: give one document per row")
+        if cache is not None and edit is not None:
+            raise ValueError("give either a cache or edit: with a cache, contexts are not edited")
         if cache is not None:
             return self.output_layer(self.continue_text(idx, cache))
         context, hidden = self.first_context(len(idx)), []

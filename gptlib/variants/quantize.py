@@ -33,7 +33,7 @@ class Int8Linear(nn.Module):
 
 
 def int8_copy(model: nn.Module) -> nn.Module:
-    """Return a copy of `model` with every `nn.Linear` in int8. Embeddings and norms stay as they are.
+    """Return a copy of `model` with every `nn.Linear` in int8. All other parts stay as they are.
 
     >>> model = int8_copy(nn.Sequential(nn.Linear(64, 64)))
     >>> model[0].weight.dtype

@@ -2,7 +2,7 @@
 
 Time-weighting comes from MyGPT, one of the small GPTs that this course re-creates. It multiplies
 the attention weight p[i, j] of query i and key j by a learned number w[i, j]. The products of a row
-no longer sum to 1. MyGPT has two forms: a full table w[i, j], or one number for each distance i - j,
+no longer sum to 1. MyGPT has two forms of w: a full table, or one number for each distance i - j
 times a factor for each key j. One number for each distance makes a Toeplitz matrix:
 
 >>> toeplitz(torch.tensor([[1.0, 0.5, 0.25]]))      # one head; weights at distance 0, 1 and 2
@@ -37,8 +37,9 @@ def toeplitz(by_distance: Tensor) -> Tensor:
         (…, T, T).
     """
     T = by_distance.shape[-1]
-    # Put the values at distances T-1 … 2, 1, 0 into a row, followed by T-1 zeros. Every T neighbours
-    # in it are a row of the matrix. For T = 3: (c, b, a), (b, a, 0), (a, 0, 0), the last query first.
+    # Put the values at distances T-1 … 2, 1, 0 into a row, followed by T-1 zeros. Every T
+    # neighbours in it are a row of the matrix. For T = 3: (c, b, a), (b, a, 0), (a, 0, 0), the last
+    # query first.
     padded = F.pad(by_distance.flip(-1), (0, T - 1))        # (…, 2T - 1)
     return padded.unfold(-1, T, 1).flip(-2)
 
@@ -116,7 +117,7 @@ class WeightedAttention(CausalSelfAttention):
         if factor is not None:
             # Σ p[i, j] a[j] v[j]: the factor of a key may be multiplied into its value.
             v = v * factor[..., None]
-        return F.dropout(p, self.dropout, self.training) @ v
+        return self.dropout(p) @ v
 
 
 class TimeWeightedAttention(WeightedAttention):
@@ -169,19 +170,26 @@ class ShiftedBlock(Block):
     def forward(
         self, x: Tensor, cache: LayerCache | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        x = x + self.attention(shift_tokens(self.norm1(x), cache), cache, mask)
-        return x + self.feed_forward(self.norm2(x))
+        shifted = shift_tokens(self.norm1(x), cache, mask)
+        x = x + self.attention(shifted, cache, mask)
+        x = x + self.feed_forward(self.norm2(x))
+        return x
 
 
-def shift_tokens(x: Tensor, cache: LayerCache | None = None) -> Tensor:
+def shift_tokens(
+    x: Tensor, cache: LayerCache | None = None, mask: Tensor | None = None
+) -> Tensor:
     """Replace the first half of the channels of `x`, (B, T, C), by those of the token before.
 
-    The first token has no token before it. It gets zeros. A document mask does not change this:
-    the first token of a later document gets channels of the document before it.
+    A token that has no token before it gets zeros. This is the first token of the text. With a
+    document mask, (B, 1, T, T), it is also the first token of every document.
     """
     if cache is None:
         # One row of zeros at the beginning, and the last row removed.
         previous = F.pad(x, (0, 0, 1, -1))                          # (B, T, C)
+        if mask is not None:
+            may_see_previous = mask[:, 0].diagonal(-1, 1, 2)        # (B, T - 1), from token 1 on
+            previous = previous * F.pad(may_see_previous.to(x.dtype), (1, 0))[..., None]
     else:
         # After one row of zeros, the token before position t stands at index t.
         stored = F.pad(cache.append("x", x), (0, 0, 1, 0))          # (B, S + 1, C)

@@ -13,8 +13,9 @@ from gptlib.config import TrainConfig
 from gptlib.generate import generate_text
 from gptlib.plot import mark_level, new_figure, plot_loss
 from gptlib.resume import identity
+from gptlib.run import TrainResult
 from gptlib.tokenizer import Tokenizer
-from gptlib.train import TrainResult, train
+from gptlib.train import train
 from gptlib.widgets.panel import Panel, table_html
 
 # The board shows this many samples, the latest first ...

@@ -1,0 +1,268 @@
+"""The state of a training run: what it has done and measured, and the files that it writes.
+
+The loop itself is `gptlib.train.train`. This file has the parts of a run that are not about
+learning: the folder, the history, the progress bar, the device, and several processes.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm.auto import tqdm
+
+from gptlib.checkpoint import CheckpointError, save_checkpoint, write_atomically
+from gptlib.config import ConfigError, TrainConfig
+from gptlib.resume import restore
+from gptlib.tokenizer import Tokenizer
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss became infinite or nan. The message names the step and the likely cause."""
+
+
+@dataclass
+class TrainResult:
+    """What a run measured.
+
+    `history` has one dict for each evaluation, with step, tokens, seconds (of training), lr,
+    train_loss, val_loss, train_acc and val_acc. Losses are in nats per token.
+    """
+
+    history: list[dict] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def best(self) -> dict:
+        """The evaluation with the lowest validation loss."""
+        return min(self.history, key=lambda row: row["val_loss"])
+
+
+class Run:
+    """One training run.
+
+    Args:
+        identity: what must be the same when the run is resumed (see `gptlib.resume.identity`).
+        tokens_per_step: the number of tokens in a batch.
+        out_dir, tokenizer, on_eval, progress: see `gptlib.train.train`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: TrainConfig,
+        identity: dict,
+        tokens_per_step: int,
+        out_dir: str | Path | None,
+        tokenizer: Tokenizer | None,
+        on_eval: Callable[[dict], None] | None,
+        progress: bool,
+    ):
+        self.model, self.optimizer, self.config = model, optimizer, config
+        self.identity, self.tokens_per_step = identity, tokens_per_step
+        self.tokenizer = tokenizer
+
+        # Only the first process writes and prints.
+        self.rank, self.n_processes = process_rank(config)
+        first = self.rank == 0
+        self.folder = Path(out_dir) if out_dir else None
+        self.writes = first and self.folder is not None
+        self.progress = first and progress
+        self.on_eval = on_eval if first else None
+
+        self.step = 0
+        self.lr = 0.0
+        self.train_seconds = 0.0        # evaluations are not counted
+        self.recent = []                # (loss, accuracy) of each batch since the last evaluation
+        self.history = []
+        self.interrupted = False
+        self.saved_step = None          # the step of the last checkpoint
+        self.bar = None
+
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether an evaluation follows the present step."""
+        last = self.step == self.config.max_steps
+        return last or self.step % self.config.eval_interval == 0
+
+    def resume(self) -> None:
+        """Continue from the last checkpoint in the folder, if there is one."""
+        path = self.folder and self.folder / "last.safetensors"
+        if path and path.is_file():
+            about = restore(path, self.model, self.optimizer, self.identity)
+            self.step, self.train_seconds = about["step"], about["seconds"]
+            self.saved_step = self.step
+            self.recent, self.history = about["since_eval"], about["history"]
+
+    def start(self) -> None:
+        """Create the folder, write the rows so far, and show the progress bar."""
+        if self.writes:
+            rows = "".join(json.dumps(row) + "\n" for row in self.history)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.folder / "metrics.jsonl", rows.encode())
+            except OSError as error:
+                raise CheckpointError(
+                    f"out_dir={str(self.folder)!r} cannot be written ({error.strerror or error}): "
+                    "name a folder that can be"
+                ) from None
+        self.bar = tqdm(total=self.config.max_steps, initial=self.step, desc="training",
+                        unit="step", disable=not self.progress)
+        self.started = time.perf_counter() - self.train_seconds
+
+    def own_part(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the rows of a batch that belong to this process."""
+        return tuple(part[self.rank::self.n_processes] for part in batch)
+
+    def count_step(self, measured: tuple[float, float], lr: float, seconds: float) -> None:
+        self.step += 1
+        self.lr = lr
+        self.train_seconds += seconds
+        self.recent.append(measured)
+        self.bar.update()
+
+    def record(self, val_loss: float, val_acc: float) -> None:
+        """Add a row to the history, save the model, and report the row."""
+        train_loss, train_acc = np.mean(self.recent, axis=0).tolist()
+        self.recent = []
+        if not math.isfinite(val_loss):
+            raise NonFiniteLoss(
+                f"step {self.step}: the validation loss is {val_loss:.4g}, after an update at a "
+                f"learning rate of {self.lr:.3g}; most likely the learning rate is too high or the "
+                "warm-up too short"
+            )
+        row = {
+            "step": self.step,
+            "tokens": self.step * self.tokens_per_step,
+            "seconds": self.train_seconds,
+            "lr": self.lr,
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+            "train_acc": train_acc,
+            "val_acc": val_acc,
+        }
+        is_best = all(val_loss < earlier["val_loss"] for earlier in self.history)
+        self.history.append(row)
+        if is_best:
+            self.save("best")
+        self.save("last")
+        self.report(row)
+
+    def report(self, row: dict) -> None:
+        if self.writes:
+            with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        if self.progress:
+            elapsed = time.perf_counter() - self.started
+            self.bar.write(log_line(row, self.config.max_steps, elapsed))
+        if self.on_eval:
+            self.on_eval(row)
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint. "last" also contains the optimizer, so that the run can continue."""
+        if self.writes:
+            save_checkpoint(
+                self.folder / f"{name}.safetensors",
+                self.model,
+                self.tokenizer,
+                self.optimizer if name == "last" else None,
+                run=self.identity,
+                step=self.step,
+                seconds=self.train_seconds,
+                since_eval=self.recent,
+                history=self.history,
+            )
+            if name == "last":
+                self.saved_step = self.step
+
+    def close(self) -> None:
+        self.bar.close()
+        if self.interrupted and self.progress:
+            line = f"interrupted after step {self.step} of {self.config.max_steps}"
+            if self.saved_step is not None:
+                of_step = "" if self.saved_step == self.step else f" of step {self.saved_step}"
+                line += f"; the model{of_step} is in {self.folder.name}"
+            print(line)
+
+
+def process_rank(config: TrainConfig) -> tuple[int, int]:
+    """Return the rank of this process and the number of processes. Without torchrun: 0 and 1."""
+    if not dist.is_initialized():
+        return 0, 1
+    n_processes = dist.get_world_size()
+    if config.batch_size % n_processes:
+        raise ConfigError(
+            f"batch_size={config.batch_size} should be a multiple of the {n_processes} processes "
+            "that share it"
+        )
+    return dist.get_rank(), n_processes
+
+
+def wrap_model(model: nn.Module, config: TrainConfig, n_processes: int) -> nn.Module:
+    """Return the model, compiled or shared between processes where that is asked for."""
+    model = torch.compile(model) if config.compile else model
+    return DistributedDataParallel(model) if n_processes > 1 else model
+
+
+def check_finite(step: int, lr: float, loss: float, norm: float) -> None:
+    if not math.isfinite(loss + norm):
+        raise NonFiniteLoss(
+            f"step {step}: the loss is {loss:.4g} and the norm of its gradient {norm:.4g}, at a "
+            f"learning rate of {lr:.3g}; most likely the learning rate is too high, the warm-up "
+            "too short or clipping off"
+        )
+
+
+def seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Set PyTorch's generator, so that dropout depends on (seed, step, rank) alone."""
+    torch.manual_seed(np.random.SeedSequence((seed, step, rank)).generate_state(1).item())
+
+
+def pick_device(name: str = "auto") -> str:
+    """Return `name`, or for "auto" the first available of CUDA (AMD's ROCm too), MPS and CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError):
+        raise ConfigError(
+            f"device={name!r} is not available on this machine: "
+            "choose 'auto', 'cpu', 'cuda' or 'mps'"
+        ) from None
+    return name
+
+
+def pick_dtype(name: str, device: str) -> torch.dtype:
+    """Return the dtype of products. "auto": bfloat16 on CUDA devices that have it, else float32."""
+    if name == "auto":
+        on_gpu = device.startswith("cuda")
+        has_bfloat16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        name = "bfloat16" if has_bfloat16 else "float32"
+    return getattr(torch, name)
+
+
+def log_line(row: dict, max_steps: int, elapsed: float) -> str:
+    """Return a line about one evaluation, `elapsed` seconds after the start."""
+    def clock(seconds):
+        return str(timedelta(seconds=round(seconds)))
+
+    remaining = "unknown"
+    if row["step"]:
+        remaining = clock(elapsed / row["step"] * (max_steps - row["step"]))
+    width = len(str(max_steps))
+    return (
+        f"T+ {clock(elapsed)} - step {row['step']:>{width}}/{max_steps}: "
+        f"train loss {row['train_loss']:.4f}, val loss {row['val_loss']:.4f}; "
+        f"train acc {row['train_acc']:.4f}, val acc {row['val_acc']:.4f}; t_remain {remaining}"
+    )
