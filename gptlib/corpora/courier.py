@@ -184,7 +184,7 @@ def train_on_courier(
     texts, x, next_step = None, None, 0
 
     def batches(step):
-        """Return the batch of a step. All texts come from one generator, one batch after another."""
+        """Return the batch of a step. One generator gives all texts, one batch after another."""
         nonlocal texts, next_step, x
         if step < next_step - 1:
             next_step = 0                       # an earlier step: begin again
