@@ -36,7 +36,8 @@ def simple_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     T, head_size = q.shape[-2:]
     scores = q @ k.mT / math.sqrt(head_size)                # (…, T, T): similarity of q[i] and k[j]
-    future = torch.ones(T, T, dtype=torch.bool).triu(1)     # True where j > i
+    ones = torch.ones(T, T, dtype=torch.bool, device=q.device)
+    future = ones.triu(1)                                   # True where j > i
     scores = scores.masked_fill(future, -math.inf)          # the softmax turns −∞ into weight 0
     weights = scores.softmax(-1)                            # each row sums to 1
     return weights @ v                                      # (…, T, head_size): weighted means
@@ -61,12 +62,13 @@ class CausalSelfAttention(nn.Module):
 
         Args:
             cache: holds the keys and values of earlier tokens while a text is sampled (chapter 8).
-            mask: (B, 1, T, S), True where a query may see a key. S is the number of keys. None
-                means the causal mask, or with a cache: a single query that may see all keys.
+                S is the number of its tokens. It has a mask of its own.
+            mask: (B, 1, T, T), True where a query may see a key. None means the causal mask.
         """
         q, k, v = self.split_heads(self.qkv(x))             # (B, n_head, T, head_size) each
         if cache is not None:
             k, v = cache.append("k", k), cache.append("v", v)       # (B, n_head, S, head_size)
+            mask = cache.mask
         # PyTorch's function computes the same as simple_attention, but faster.
         y = F.scaled_dot_product_attention(
             q, k, v,

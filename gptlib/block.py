@@ -23,7 +23,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.fc(x)                                      # (B, T, C) -> (B, T, mlp_ratio · C)
-        x = F.gelu(x)
+        x = F.gelu(x)                                       # GPT-2 uses an approximation of GELU
         x = self.proj(x)                                    # back to (B, T, C)
         return self.dropout(x)
 
@@ -48,8 +48,8 @@ class Block(nn.Module):
         self.norm2 = norm(config.n_embd, bias=config.bias)
         self.feed_forward = feed_forward(config)
 
-    def forward(self, x: Tensor, *extra) -> Tensor:         # (B, T, C) -> (B, T, C)
-        # `extra` is for attention only: a cache and a mask, or nothing.
-        x = x + self.attention(self.norm1(x), *extra)
+    def forward(self, x: Tensor, cache=None, mask=None) -> Tensor:      # (B, T, C) -> (B, T, C)
+        # A cache and a mask are for attention only.
+        x = x + self.attention(self.norm1(x), cache, mask)
         x = x + self.feed_forward(self.norm2(x))
         return x

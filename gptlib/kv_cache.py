@@ -114,6 +114,11 @@ class LayerCache:
         """The positions of the new tokens, (B, T)."""
         return self.cache.positions
 
+    @property
+    def mask(self) -> Tensor | None:
+        """Which stored tokens the new ones may attend to, (B, 1, T, S), or None for all of them."""
+        return self.cache.mask
+
     def append(self, name: str, new: Tensor) -> Tensor:
         """Store `new`, (B, …, T, D), after the tokens of each row.
 

@@ -37,11 +37,12 @@ class GPT(nn.Module):
         self.config = config
         self.block_size = config.block_size
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
-        self.positions = POSITIONS[config.position](config)     # one of three classes, see below
+        # Adds a vector for each position: LearnedPositions, unless config.position says otherwise.
+        self.positions = POSITIONS[config.position](config)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(block(config) for _ in range(config.n_layer))
         self.final_norm = norm(config.n_embd, bias=config.bias)
-        # With tied weights the token embedding is also the matrix of the output layer.
+        # The output layer. With tied weights, the matrix of the token embedding is used instead.
         self.head = None
         if not config.tie_weights:
             self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
@@ -56,39 +57,34 @@ class GPT(nn.Module):
             idx: tokens, (B, T).
             cache: holds the tokens before `idx`, and gets `idx` too. See `new_cache`.
             mask: (B, 1, T, T), True where a token (third dimension) may attend to another one
-                (fourth dimension). It replaces the causal mask. See
-                `gptlib.data.document_mask`.
+                (fourth dimension). It replaces the causal mask. See `gptlib.data.document_mask`.
 
         Raises:
             ValueError: T is larger than block_size, an id is not in the vocabulary, the cache has
                 no room, or both a cache and a mask are given.
         """
         self.check_input(idx, cache, mask)
-        x = self.token_embedding(idx)                       # (B, T, C): a vector for each token
-        x = self.hidden_states(x, cache, mask)              # (B, T, C): through all blocks
-        return self.output_layer(x)                         # (B, T, vocab_size): logits
-
-    def hidden_states(
-        self, x: Tensor, cache: KVCache | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        """Turn token vectors into what the output layer reads: (B, T, C) -> (B, T, C)."""
         if cache is not None:
-            return self.hidden_states_with_cache(x, cache)
+            return self.forward_with_cache(idx, cache)
+        x = self.token_embedding(idx)                       # (B, T, C): a vector for each token
         x = self.positions(x)                               # adds a vector for each position
         x = self.dropout(x)
         for block in self.blocks:
-            x = block(x, None, mask)
-        return self.final_norm(x)
+            x = block(x, mask=mask)                         # (B, T, C)
+        x = self.final_norm(x)
+        return self.output_layer(x)                         # (B, T, vocab_size): logits
 
-    def hidden_states_with_cache(self, x: Tensor, cache: KVCache) -> Tensor:
-        """Do the same for new tokens. The earlier tokens of the text are in the cache."""
-        cache.reserve(x.shape[1])
+    def forward_with_cache(self, idx: Tensor, cache: KVCache) -> Tensor:
+        """Do the same for the new tokens `idx`. The earlier tokens of the text are in the cache."""
+        cache.reserve(idx.shape[1])
+        x = self.token_embedding(idx)
         x = self.positions(x, cache.positions)
         x = self.dropout(x)
         for block, layer_cache in zip(self.blocks, cache.layers, strict=True):
-            x = block(x, layer_cache, cache.mask)
+            x = block(x, cache=layer_cache)
         cache.advance()
-        return self.final_norm(x)
+        x = self.final_norm(x)
+        return self.output_layer(x)
 
     def output_layer(self, x: Tensor) -> Tensor:
         """Return the logits, (B, T, vocab_size), for the hidden states `x`, (B, T, C)."""
@@ -123,7 +119,7 @@ class GPT(nn.Module):
         output_embedding = self.token_embedding if self.head is None else self.head
         nn.init.normal_(output_embedding.weight, std=0.02)
         for name, parameter in self.named_parameters():
-            if name.endswith("proj.weight"):
+            if name.endswith(".proj.weight"):
                 parameter.data /= math.sqrt(2 * self.config.n_layer)
 
     def check_input(self, idx: Tensor, cache: KVCache | None, mask: Tensor | None) -> None:
@@ -269,5 +265,7 @@ def causality_gap(model: nn.Module, idx: Tensor, position: int) -> float:
             changed = idx.clone()
             changed[:, position] = token
             difference = model(changed)[:, :position] - before
+            if not difference.isfinite().all():
+                raise ValueError("the model's logits are not finite, so they cannot be compared")
             gap = max(gap, difference.abs().max().item())
     return gap

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from gptlib.config import TrainConfig
+from gptlib.config import ConfigError, TrainConfig
 from gptlib.data import DataError, check_length, fixed_windows, get_batch
 from gptlib.model import evaluating
 from gptlib.resume import Interrupt, identity
@@ -92,10 +92,13 @@ def train(
 
     Raises:
         NonFiniteLoss: the loss or its gradient is not finite. The best checkpoint is not changed.
-        ConfigError: the run in out_dir had another config, tokenizer or text. Nothing is changed.
+        ConfigError: the run in out_dir had another config, tokenizer or text, or `resume` has an
+            unknown value. Nothing is changed.
         CheckpointError: a checkpoint is damaged, or cannot be written.
         DataError: a split is shorter than one window, or a batch has no targets.
     """
+    if resume not in ("auto", "never"):
+        raise ConfigError(f"resume={resume!r} should be 'auto' or 'never'")
     batches, val_batches = make_batches(train_ids, val_ids, block_size, config)
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from gptlib import GPTConfig
-from gptlib.attention import CausalSelfAttention
+from gptlib.attention import CausalSelfAttention, simple_attention
 from gptlib.data import document_mask
 from gptlib.variants.build import ATTENTIONS
 
@@ -54,6 +54,14 @@ def test_attention_equals_an_explicit_loop(B, T, n_head, head_size, bias):
     attention = make_part(CausalSelfAttention, n_head, n_head * head_size, bias=bias)
     x = torch.randn(B, T, n_head * head_size, dtype=torch.float64)
     assert_close(attention(x), slow_attention(attention, x), **EXACT)
+
+
+@each_shape
+def test_simple_attention_equals_the_module(B, T, n_head, head_size):
+    attention = make_part(CausalSelfAttention, n_head, n_head * head_size)
+    x = torch.randn(B, T, n_head * head_size, dtype=torch.float64)
+    q, k, v = attention.split_heads(attention.qkv(x))
+    assert_close(attention.merge_heads(simple_attention(q, k, v)), attention(x), **EXACT)
 
 
 @each_shape

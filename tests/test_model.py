@@ -378,3 +378,10 @@ def test_evaluating_switches_off_a_training_module_inside_a_model_in_evaluation_
         assert not model.blocks[1].training
     assert model.blocks[1].training
     assert not model.training
+
+
+def test_causality_gap_refuses_logits_that_are_not_finite(tiny):
+    model = tiny()
+    model.final_norm.weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="the model's logits are not finite"):
+        causality_gap(model, torch.arange(8)[None], 5)

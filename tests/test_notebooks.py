@@ -153,7 +153,7 @@ def test_chapter_4_writes_checkpoints_metrics_and_a_sample(tmp_path):
     ({"n_embed": 32}, "did you mean 'n_embd'"),
     ({"n_embd": 30, "n_head": 4}, "n_embd=30 should be a multiple of n_head=4"),
     ({"corpus": "tinyshakespear"}, "did you mean 'tinyshakespeare'"),
-    ({"corpus": "text:too short"}, "too few for windows of block_size=16"),
+    ({"corpus": "text:too short"}, "windows of block_size=16 need at least 17"),
     ({"prompt": "∞"}, "character '∞' (U+221E)"),
 ], ids=str)
 def test_a_wrong_parameter_stops_chapter_4_before_training(wrong, expected, tmp_path):

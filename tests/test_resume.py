@@ -461,3 +461,12 @@ def test_runs_killed_twenty_times_at_random_moments_are_resumed_to_the_bit(tmp_p
     run(tmp_path / "whole", config=KILL_CONFIG)
     for round in range(1, rounds + 1):
         assert_same_files(tmp_path / f"killed/{round}", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("value", ["Auto", "yes", True, None])
+def test_an_unknown_value_of_resume_is_refused_and_nothing_is_changed(tmp_path, value):
+    run(tmp_path)
+    files = read_files(tmp_path)
+    with pytest.raises(ConfigError, match=f"resume={value!r} should be 'auto' or 'never'"):
+        run(tmp_path, resume=value)
+    assert read_files(tmp_path) == files

@@ -109,6 +109,22 @@ class RollingGPT(GPT):
         hidden, written = x[:, n:n + T], x[:, n + T:]
         return hidden, self.next_context(hidden, written)
 
+    def hidden_states(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Apply positions, blocks and the last norm to the vectors `x`: (B, T, C) -> (B, T, C).
+
+        This is the middle part of `GPT.forward`. There the vectors are those of tokens only.
+        """
+        positions, layer_caches = None, [None] * len(self.blocks)
+        if cache is not None:
+            cache.reserve(x.shape[1])
+            positions, layer_caches = cache.positions, cache.layers
+        x = self.dropout(self.positions(x, positions))
+        for block, layer_cache in zip(self.blocks, layer_caches, strict=True):
+            x = block(x, cache=layer_cache)
+        if cache is not None:
+            cache.advance()
+        return self.final_norm(x)
+
     def next_context(self, hidden: Tensor, written: Tensor) -> Tensor:
         """Return the context for the next window, (B, n_memory, C)."""
         context = MEMORIES[self.config.memory](hidden, written)

@@ -79,7 +79,7 @@ class WeightedAttention(CausalSelfAttention):
         positions = None
         if cache is not None:
             k, v = cache.append("k", k), cache.append("v", v)       # (B, n_head, S, head_size)
-            positions = cache.positions                             # (B, T)
+            positions, mask = cache.positions, cache.mask           # (B, T), (B, 1, T, S)
         return self.merge_heads(self.attend(q, k, v, positions, mask))
 
     def attend(
