@@ -37,7 +37,7 @@ class GPT(nn.Module):
         self.config = config
         self.block_size = config.block_size
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
-        # Adds a vector for each position: LearnedPositions, unless config.position says otherwise.
+        # Adds a vector for each position. POSITIONS, below, has a class for each config.position.
         self.positions = POSITIONS[config.position](config)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(block(config) for _ in range(config.n_layer))
@@ -55,7 +55,8 @@ class GPT(nn.Module):
 
         Args:
             idx: tokens, (B, T).
-            cache: holds the tokens before `idx`, and gets `idx` too. See `new_cache`.
+            cache: for faster sampling (chapter 8). It holds the tokens before `idx`, and gets `idx`
+                too. See `new_cache`.
             mask: (B, 1, T, T), True where a token (third dimension) may attend to another one
                 (fourth dimension). It replaces the causal mask. See `gptlib.data.document_mask`.
 
@@ -74,18 +75,6 @@ class GPT(nn.Module):
         x = self.final_norm(x)
         return self.output_layer(x)                         # (B, T, vocab_size): logits
 
-    def forward_with_cache(self, idx: Tensor, cache: KVCache) -> Tensor:
-        """Do the same for the new tokens `idx`. The earlier tokens of the text are in the cache."""
-        cache.reserve(idx.shape[1])
-        x = self.token_embedding(idx)
-        x = self.positions(x, cache.positions)
-        x = self.dropout(x)
-        for block, layer_cache in zip(self.blocks, cache.layers, strict=True):
-            x = block(x, cache=layer_cache)
-        cache.advance()
-        x = self.final_norm(x)
-        return self.output_layer(x)
-
     def output_layer(self, x: Tensor) -> Tensor:
         """Return the logits, (B, T, vocab_size), for the hidden states `x`, (B, T, C)."""
         if self.head is None:
@@ -93,7 +82,9 @@ class GPT(nn.Module):
         return self.head(x)
 
     def init_weights(self) -> None:
-        """Draw the initial weights from normal distributions with these standard deviations:
+        """Draw the initial weights from normal distributions.
+
+        Their standard deviation depends on config.init, which is "scaled" or "gpt2":
 
         | weights            | "scaled"  | "gpt2" | reason                                     |
         |--------------------|-----------|--------|--------------------------------------------|
@@ -116,11 +107,24 @@ class GPT(nn.Module):
                 nn.init.normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        output_embedding = self.token_embedding if self.head is None else self.head
-        nn.init.normal_(output_embedding.weight, std=0.02)
+        # Draw the matrix of the output layer once more, with its own std.
+        output_layer = self.token_embedding if self.head is None else self.head
+        nn.init.normal_(output_layer.weight, std=0.02)
         for name, parameter in self.named_parameters():
             if name.endswith(".proj.weight"):
                 parameter.data /= math.sqrt(2 * self.config.n_layer)
+
+    def forward_with_cache(self, idx: Tensor, cache: KVCache) -> Tensor:
+        """Return the same logits for new tokens `idx`, (B, T). Earlier tokens are in the cache."""
+        cache.reserve(idx.shape[1])                         # makes room, finds the positions
+        x = self.token_embedding(idx)
+        x = self.positions(x, cache.positions)
+        x = self.dropout(x)
+        for block, layer_cache in zip(self.blocks, cache.layers, strict=True):
+            x = block(x, cache=layer_cache)
+        cache.advance()                                     # counts the new tokens
+        x = self.final_norm(x)
+        return self.output_layer(x)
 
     def check_input(self, idx: Tensor, cache: KVCache | None, mask: Tensor | None) -> None:
         check_ids(idx, self.config.vocab_size)
