@@ -42,6 +42,9 @@ def make_model(config: GPTConfig) -> GPT:
     """Return a new model with the shape and the variants of `config`."""
     if not isinstance(config, VariantConfig):
         return GPT(config)
+    if (config.attention, config.token_shift, config.memory) == ("plain", False, "attention"):
+        # No variant at all. With a plain config, its checkpoints are those of a plain GPT.
+        return GPT(GPTConfig(**{f.name: getattr(config, f.name) for f in fields(GPTConfig)}))
     # partial(Block, attention=A) is Block with this argument filled in.
     block = partial(BLOCKS[config.token_shift], attention=ATTENTIONS[config.attention])
     model = GPT if config.memory == "attention" else RollingGPT
