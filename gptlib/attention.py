@@ -69,7 +69,7 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             k, v = cache.append("k", k), cache.append("v", v)       # (B, n_head, S, head_size)
             mask = cache.mask
-        # PyTorch's function computes the same as simple_attention, but faster.
+        # Without dropout, this computes the same as simple_attention, but faster.
         y = F.scaled_dot_product_attention(
             q, k, v,
             attn_mask=mask,

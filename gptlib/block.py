@@ -23,7 +23,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.fc(x)                                      # (B, T, C) -> (B, T, mlp_ratio · C)
-        x = F.gelu(x)                                       # GPT-2 uses an approximation of GELU
+        x = F.gelu(x)                                       # exact GELU; GPT-2 approximates it
         x = self.proj(x)                                    # back to (B, T, C)
         return self.dropout(x)
 
