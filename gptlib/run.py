@@ -5,6 +5,7 @@ learning: the checkpoints, the history, the progress bar, the device, and severa
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -94,7 +95,7 @@ class Run:
     def __enter__(self) -> "Run":
         moved = self.folder.open() if self.writes else None
         if moved and self.progress:
-            print(f"the earlier run in {self.folder.path} was moved to {moved}")
+            print(f"the earlier run in {self.folder.path} was moved to {moved}", file=sys.stderr)
         try:
             self.restore()
             if self.writes:
