@@ -440,6 +440,13 @@ def test_a_full_disk_preserves_the_earlier_checkpoint_and_the_run_can_be_resumed
     assert_same_run(run(tmp_path / "stopped"), run(tmp_path / "whole"))
 
 
+def test_an_empty_name_of_a_folder_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="out_dir='' should name a folder"):
+        run("")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_cannot_be_written_is_named_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="out_dir=.*cannot be written"):
