@@ -423,7 +423,7 @@ def exponent_by_the_length(T, C):
     return alternating(angle.sin(), angle.cos())
 
 
-@WRONG.to("dropout", "1.257", "1.25")
+@WRONG.to("dropout", "share that happened to stay")
 def scaled_by_the_share_that_stays(x, p, generator):
     keep = torch.rand(x.shape, generator=generator) >= p
     return x * keep * x.numel() / keep.sum()

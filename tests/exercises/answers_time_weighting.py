@@ -216,7 +216,7 @@ def half_rounded_up(x):
     return torch.cat([F.pad(x, (0, 0, 1, -1))[..., :half], x[..., half:]], dim=-1)
 
 
-@WRONG.to("token_shift", "zeros reach all")
+@WRONG.to("token_shift", "zeros of position 0 reach all")
 def cascade(x):
     x, half = x.clone(), x.shape[-1] // 2
     for t in range(x.shape[1]):

@@ -266,8 +266,9 @@ AXES = {
 }
 
 ALL_WEIGHT_IN_THE_FUTURE = (
-    "the mask comes after the softmax. If all the weight is in the future, nothing is left after "
-    "masking, and 0 / 0 is nan. Hide the future before the softmax, with -inf"
+    "the future is hidden after the softmax (or after the largest score of the whole row was "
+    "subtracted). If all the weight is in the future, nothing is left, and 0 / 0 is nan. Hide the "
+    "future first, with -inf"
 )
 
 

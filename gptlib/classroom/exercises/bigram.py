@@ -181,6 +181,10 @@ def _from_probabilities(finish):
     return lambda logits, targets: finish(_of_target(logits.softmax(-1), targets))
 
 
+SHIFTED_AGAIN = (
+    "the targets are shifted once more. targets[b, t] already is the token after position t"
+)
+
 LOSS_MISTAKES = [
     ("the result is the sum over all positions. Take the mean: with a sum, a longer batch has a "
      "larger loss",
@@ -222,8 +226,10 @@ LOSS_MISTAKES = [
      lambda logits, targets: _losses(logits, targets, 0).mean()),
     ("the softmax is taken twice. Apply it to the logits once",
      lambda logits, targets: _losses(logits.softmax(-1), targets).mean()),
-    ("the targets are shifted once more. targets[b, t] already is the token after position t",
-     lambda logits, targets: _losses(logits[:, :-1], targets[:, 1:]).mean()),
+    (SHIFTED_AGAIN, lambda logits, targets: _losses(logits[:, :-1], targets[:, 1:]).mean()),
+    (SHIFTED_AGAIN,
+     lambda logits, targets: _losses(logits[:, :-1], targets[:, 1:]).mean()
+     if targets.shape[1] > 1 else _losses(logits, targets).mean()),
     ("the result is the perplexity, exp(loss). Return the loss itself",
      _from_losses(lambda losses: losses.mean().exp())),
     ("the result is the entropy of the model's probabilities. Only the probability of the target "

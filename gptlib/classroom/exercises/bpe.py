@@ -299,6 +299,7 @@ BEST_PAIR_CASES = [
         {(3, 1, 2): 2, (5, 5): 5, (1, 2): 4},
         {(9,): 50, (1, 2, 1, 2, 1, 2): 1, (4, 5): 2, (6, 4, 5): 2},
         {(3, 9): 5, (3, 8): 5, (2, 200): 4},
+        {(10, 2): 3, (9, 1): 3},
     )
 ]
 
@@ -371,6 +372,9 @@ BEST_PAIR_MISTAKES = [
     ("of equally frequent pairs the one with the smaller sum wins. Compare the first ids first, "
      "then the second ids",
      _best(lambda counts, pair: (-counts[pair], sum(pair)))),
+    ("equally frequent pairs are compared as text, where \"(10, 2)\" comes before \"(9, 1)\". "
+     "Compare the tuples themselves",
+     _best(lambda counts, pair: (-counts[pair], str(pair)))),
     ("the result is the rarest pair. It should be the most frequent pair",
      _best(lambda counts, pair: (counts[pair], pair))),
     ("some pairs reach from one word into the next. Count the pairs inside each word only: the "
@@ -535,11 +539,6 @@ def _encode_at_one_position(ids, merges):
     return ids
 
 
-def _decode(ids, merges):
-    spelling = _spelling(merges)
-    return [byte for i in _right_encoding(ids, merges) for byte in spelling.get(i, (i,))]
-
-
 LEARNED_FIRST = ("The merge that was learned first (the smallest new id) should come first, "
                  "wherever its pair stands in the word")
 MOST_FREQUENT_FIRST = ("the most frequent pair of this word is merged first. That is the rule of "
@@ -573,7 +572,6 @@ ENCODE_MISTAKES = [
     ("each merge is applied at one position only. Replace every occurrence of the pair before you "
      "go on to the next merge",
      _encode_at_one_position),
-    ("the result contains bytes. It should contain the tokens after all merges", _decode),
 ]
 
 
@@ -676,11 +674,11 @@ def _all_or_nothing(data):
 
 
 def _up_to_the_error(data):
-    """Decode what stands before an incomplete character. The bytes after that are forgotten."""
+    """Return the text before an incomplete character."""
     try:
-        return data.decode(), b""
+        return data.decode()
     except UnicodeDecodeError as error:
-        return data[:error.start].decode(), b""
+        return data[:error.start].decode()
 
 
 def _wait_while_a_mark_is_at_the_end(data):
@@ -717,9 +715,9 @@ STREAM_MISTAKES = [
     ("characters that are split between two tokens are lost, because errors=\"ignore\" drops their "
      "bytes. Keep these bytes until the other bytes of the character arrive",
      _decode_each("ignore")),
-    ("the bytes of a split character are forgotten. Put the bytes that are left over before the "
-     "next token",
-     lambda tokens: [_up_to_the_error(token)[0] for token in tokens]),
+    ("the bytes of a split character are forgotten. Keep the bytes from the error on, "
+     "data[error.start:], and put them before the next token",
+     lambda tokens: [_up_to_the_error(token) for token in tokens]),
     ("each byte became a character of its own. The bytes are utf-8, where one character has up to "
      "four bytes",
      lambda tokens: [token.decode("latin-1") for token in tokens]),
@@ -730,9 +728,6 @@ STREAM_MISTAKES = [
     ("whole characters wait because half a character follows them. Return the whole characters, "
      "and keep only the half one",
      _stream_by(_all_or_nothing)),
-    ("the rest of a split character is decoded without its first bytes. Keep the bytes from the "
-     "error on, data[error.start:], and put them before the next token",
-     _stream_by(_up_to_the_error)),
     (REAL_MARK, _stream_by(_without_marks_at_the_end)),
     (f"{REAL_MARK}. There is a second mistake: whole characters wait because half a character "
      "follows them",

@@ -51,6 +51,8 @@ def _context_cases():
     ]
 
 
+LAST_LEFT_OUT = "the last token is left out. All tokens are in hidden[:, 1:]"
+
 CONTEXT_MISTAKES = [
     ("the mean includes the context's own position. Leave out position 0: hidden[:, 1:]",
      lambda hidden: hidden.mean(1, keepdim=True)),
@@ -68,8 +70,8 @@ CONTEXT_MISTAKES = [
      lambda hidden: hidden[:, :1]),
     ("the result is the first token's state alone. It should be the mean of all tokens",
      lambda hidden: hidden[:, 1:2]),
-    ("the last token is left out. All tokens are in hidden[:, 1:]",
-     lambda hidden: hidden[:, 1:-1].mean(1, keepdim=True)),
+    (LAST_LEFT_OUT, lambda hidden: hidden[:, 1:-1].mean(1, keepdim=True)),
+    (LAST_LEFT_OUT, lambda hidden: hidden[:, 1:-1].mean(1, keepdim=True).nan_to_num()),
     ("the last token is left out, and the context's own position is included. All tokens are in "
      "hidden[:, 1:]",
      lambda hidden: hidden[:, :-1].mean(1, keepdim=True)),
@@ -109,8 +111,8 @@ def check_read_in_windows(read_in_windows) -> Result:
     """Check `read_in_windows(read, ids, W, context)`.
 
     It turns tokens (B, T) into states (B, T, C). `read(window, context)` returns the states of a
-    window of at most W tokens, and the context for the next window. It is causal: a state depends
-    on the context and on the tokens up to its own, and the next context depends on all tokens.
+    window of at most W tokens, and the context for the next window. All of them may depend on every
+    token of the window.
     """
     return check("read_in_windows", read_in_windows, _windows_properties,
                  "the windows are read from the beginning, a shorter one at the end if necessary, "
@@ -118,12 +120,18 @@ def check_read_in_windows(read_in_windows) -> Result:
 
 
 class ToyReader:
-    """A causal reader with random weights. It returns states (B, T, C) and a context (B, 1, C)."""
+    """Return the states (B, T, C) of a window and the next context (B, 1, C).
+
+    Each state depends on all tokens of the window, so that a token too many changes all of them.
+    `ToyReader(2, 4)` always has the same weights, so students can call the reader of a message
+    themselves.
+    """
 
     def __init__(self, W, seed, C=3):
+        self.arguments = W, seed
         self.W, self.C = W, C
         self.table = randn(40, C, seed=seed)
-        self.mixing = randn(64, 64, seed=seed + 1).tril()
+        self.mixing = randn(64, 64, seed=seed + 1)
         self.turn = randn(C, C, seed=seed + 2)
 
     def __call__(self, window, context):
@@ -149,7 +157,7 @@ class ToyReader:
                         "many at the end?")
 
     def __repr__(self):
-        return "a small random reader"
+        return f"{type(self).__name__}{self.arguments} of {type(self).__module__}"
 
 
 def _has_axes(name, value, n):
@@ -222,7 +230,20 @@ def _reading(windows, update=lambda old, new: new, first=lambda context: context
 
 
 def _whole_windows_only(read, ids, W, context):
-    return _right_reading(read, ids[:, :ids.shape[1] // W * W], W, context)
+    whole = ids.shape[1] // W * W
+    if whole == 0:
+        return torch.zeros(len(ids), 0, context.shape[2])
+    return _right_reading(read, ids[:, :whole], W, context)
+
+
+def _filled_up(fill):
+    """Return a function whose last window is filled up to W tokens with `fill(ids, n)`."""
+    def read_in_windows(read, ids, W, context):
+        T = ids.shape[1]
+        longer = torch.cat([ids, fill(ids, -T % W)], dim=1)
+        return _right_reading(read, longer, W, context)[:, :T]
+
+    return read_in_windows
 
 
 def _states_of_the_last_window(read, ids, W, context):
@@ -242,6 +263,9 @@ def _from_the_last_window_to_the_first(read, ids, W, context):
     return torch.cat(states, dim=1)
 
 
+FILLED_UP = ("the short window at the end is filled up to W tokens, but every id is a token, 0 "
+             "too. Give `read` the short window as it is")
+
 WINDOWS_MISTAKES = [
     ("every window is read after the first context. Give each window the context that the window "
      "before it returned",
@@ -259,6 +283,9 @@ WINDOWS_MISTAKES = [
      "Begin with whole windows",
      _reading(_short_window_first)),
     ("the short window at the end is left out. Its tokens need states too", _whole_windows_only),
+    (FILLED_UP, _filled_up(lambda ids, n: ids.new_zeros(len(ids), n))),
+    (FILLED_UP, _filled_up(lambda ids, n: ids[:, -1:].expand(-1, n))),
+    (FILLED_UP, _filled_up(lambda ids, n: ids[:, :n])),
     ("only the last window's states are returned. Return the states of all T tokens: "
      "torch.cat(states, dim=1)",
      _states_of_the_last_window),

@@ -262,6 +262,11 @@ def _share_of_the_vocabulary(before, own, p):
     return torch.arange(V, device=own.device) < max(1, int(p * V))
 
 
+def _share_of_the_vocabulary_with_equals(before, own, p):
+    n = max(1, int(p * own.shape[-1]))
+    return own >= own[..., [n - 1]]
+
+
 def _one_number_for_all_rows(choose):
     """Return a `keep` with the same number of tokens in every row, which `choose` finds."""
 
@@ -272,6 +277,7 @@ def _one_number_for_all_rows(choose):
     return keep
 
 
+OF_THE_VOCABULARY = "p is used as a share of the vocabulary. It is a share of the probability"
 DROPPED = "the token that crosses p is dropped"
 KEEP_IT = "Keep it: with this token the sum reaches p"
 SUM_FIRST = "Add the probabilities up, most probable token first, and compare the sum with p"
@@ -302,8 +308,7 @@ KEEPS = {
     "one token too many is kept. The token that crosses p is the last": _one_too_many,
     f"each token is compared with p times the largest probability (min-p). {SUM_FIRST}":
         lambda before, own, p: own >= p * own.amax(-1, keepdim=True),
-    "p is used as a share of the vocabulary. It is a share of the probability":
-        _share_of_the_vocabulary,
+    OF_THE_VOCABULARY: _share_of_the_vocabulary,
     "the sum stops at 1 − p. It should reach p": lambda before, own, p: before < 1 - p,
 }
 
@@ -363,6 +368,8 @@ MASK_IN_SORTED_ORDER = (
 def _top_p_mistakes():
     yield from combined(_mistaken_top_p, ORDERS, KEEPS, PLACES, NORMALISATIONS)
     yield MASK_IN_SORTED_ORDER, _mask_in_sorted_order
+    keep = _share_of_the_vocabulary_with_equals
+    yield OF_THE_VOCABULARY, _mistaken_top_p([ORDERS[""], keep, PLACES[""], NORMALISATIONS[""]])
     for choose in (torch.max, torch.min, lambda numbers: numbers[0], lambda numbers: numbers[-1]):
         options = [ORDERS[""], _one_number_for_all_rows(choose), PLACES[""], NORMALISATIONS[""]]
         yield SAME_NUMBER, _mistaken_top_p(options)
@@ -453,12 +460,15 @@ def _mistaken_rate(options):
     return rate
 
 
+FROM_0 = (
+    "the steps are counted from 0. With n = step + 1 the first rate is peak / warmup, not 0, and "
+    "the last rate is 0"
+)
+
 # How steps are counted.
 COUNTS = {
     "": lambda step: step + 1,
-    "the steps are counted from 0. With n = step + 1 the first rate is peak / warmup, not 0, and "
-    "the last rate is 0":
-        lambda step: step,
+    FROM_0: lambda step: step,
     "the count is one step too large. It should be n = step + 1": lambda step: step + 2,
 }
 
@@ -477,9 +487,9 @@ RISES = {
         lambda n, warmup: (n / warmup) ** 2,
     "the warm-up is divided by warmup + 1. If n = warmup, the rate should be the peak":
         lambda n, warmup: n / (warmup + 1),
-    "the rate stays 0 during the warm-up. Is there a // that cuts the decimals off? "
+    "the rate stays 0 until the end of the warm-up. Is there a // that cuts the decimals off? "
     f"{STRAIGHT_LINE}":
-        lambda n, warmup: 0.0,
+        lambda n, warmup: n // warmup,
 }
 
 # What share of the cosine is over.
@@ -536,10 +546,6 @@ def _no_warmup(step, max_steps, peak, warmup):
     return _right_rate(step, max_steps, peak, 0)
 
 
-def _never_falls(step, max_steps, peak, warmup):
-    return torch.tensor(peak * min(1, (step + 1) / max(1, warmup)))
-
-
 def _smaller_of_both(step, max_steps, peak, warmup):
     rise = torch.tensor(peak * (step + 1) / max(1, warmup))
     return min(rise, _right_rate(step, max_steps, peak, 0))
@@ -560,12 +566,15 @@ def _warmup_of_one_step(step, max_steps, peak, warmup):
     return _right_rate(step, max_steps, peak, max(warmup, 1))
 
 
+def _from_0_if_there_is_a_warmup(step, max_steps, peak, warmup):
+    return _right_rate(step - 1 if warmup else step, max_steps, peak, warmup)
+
+
 RATE_MISTAKES = [
+    (FROM_0, _from_0_if_there_is_a_warmup),
     ("the warm-up is left out: the rate is a cosine over all steps. At first it should grow in a "
      "straight line, peak · n / warmup",
      _no_warmup),
-    ("the rate stays constant after the warm-up. It should follow half a cosine wave down to 0",
-     _never_falls),
     ("the rate is the smaller of warm-up and cosine. The cosine should begin where the warm-up "
      "ends, and n <= warmup should decide",
      _smaller_of_both),

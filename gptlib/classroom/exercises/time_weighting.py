@@ -108,15 +108,13 @@ FUTURES = {
 }
 
 MATRIX_MISTAKES = [
-    ("each row wraps around (the matrix is circulant). The upper right corner contains the weights "
-     "of the largest distances, but its keys are in the future, and 0 is right there",
-     lambda u: u[:, _distances(u.shape[1]) % u.shape[1]]),
+    ("each row wraps around (the matrix is circulant). Above the diagonal i - j is negative, and a "
+     "negative index counts from the end of u, as % does. These keys are in the future, and 0 is "
+     "right there",
+     lambda u: u[:, _distances(u.shape[1])]),
     ("the matrix is symmetric. The weight of |i - j| also stands above the diagonal, where the "
      "keys are in the future and 0 is right",
      lambda u: u[:, _distances(u.shape[1]).abs()]),
-    ("a negative index counts from the end of u. Above the diagonal i - j is negative, and 0 is "
-     "right there",
-     lambda u: u[:, _distances(u.shape[1])]),
     *combined(_mistaken_matrix, INDICES, FUTURES),
 ]
 
@@ -194,13 +192,6 @@ def _rolled_in_the_flattened_batch(x):
     return x.flatten(0, 1).roll(1, dims=0).view_as(x)
 
 
-def _shift_in_place(x):
-    """Shift a copy that is also read from: the zeros of position 0 reach all positions."""
-    shifted = x.clone()
-    shifted[..., :x.shape[-1] // 2] = 0
-    return shifted
-
-
 # What the selected channels become.
 MOVES = {
     "": _later_by(1),
@@ -226,7 +217,9 @@ MOVES = {
     "the shift is two steps long. One step is right": _later_by(2),
     "the first position keeps its own channels. There is nothing before it, so zeros are right":
         lambda x: torch.cat([x[:, :1], x[:, :-1]], dim=1),
-    "the half that should come from the position before is 0 everywhere": torch.zeros_like,
+    "the half that should come from the position before is 0 everywhere. If you read from the "
+    "tensor that you write into, the zeros of position 0 reach all positions: read from x instead":
+        torch.zeros_like,
     "the channels of the position before are added. They should replace the position's own "
     "channels":
         lambda x: x + _later_by(1)(x),
@@ -250,12 +243,7 @@ SELECTIONS = {
         lambda channels, C: channels < -(-C // 2),
 }
 
-SHIFT_MISTAKES = [
-    ("each position gets what the position before it has just been given, so the zeros reach all "
-     "positions. Read from x and write into a copy, or go from the end to the beginning",
-     _shift_in_place),
-    *combined(_mistaken_shift, MOVES, SELECTIONS),
-]
+SHIFT_MISTAKES = list(combined(_mistaken_shift, MOVES, SELECTIONS))
 
 
 def _shift_properties(reader: Reader):
@@ -411,13 +399,27 @@ def _gate_properties(reader: Reader):
                    "is a part of it computed from .detach() or .data?")
 
 
+EXP_OF_LARGE_SCORES = ("exp of large scores is inf, and exp of very negative scores is 0, so 0 is "
+                       "divided by 0. Subtract the LSEs first, and take exp last")
+
+
 def _large_scores_are_right(reader, given):
-    """Add ±1,000 to all scores. The gate should stay the same, and finite."""
-    for shift in (-1000.0, 1000.0):
+    """Add ±1,000 to some scores. The gate should stay right, and finite."""
+    T = len(given["scores"])
+    in_two_rows = torch.zeros(T, T, dtype=torch.float64)
+    in_two_rows[1], in_two_rows[2] = 1000.0, -1000.0
+    in_the_future = torch.full((T, T), 1000.0, dtype=torch.float64).triu(1)
+    for shift, why in (
+        (-1000.0, EXP_OF_LARGE_SCORES),
+        (1000.0, EXP_OF_LARGE_SCORES),
+        (in_two_rows, "one row has large scores, and another has small ones. Subtract each row's "
+                      "own largest score, not one maximum for the whole table"),
+        (in_the_future, "only scores of the future are large here. Hide the future before you take "
+                        "the largest score: it may only be one of the keys that the query sees"),
+    ):
         shifted = {"scores": given["scores"] + shift, "w": given["w"]}
         for trial in compare(reader, _right_gate, [shifted]):
-            finite(trial, "exp of large scores is inf, and exp of very negative scores is 0, so 0 "
-                          "is divided by 0. Subtract the LSEs first, and take exp last")
+            finite(trial, why)
             if not close(trial.got, trial.expected, 1e-6):
                 raise Wrong("the result is wrong if all scores are large. Is something clamped, or "
                             "is a small number added for safety? A difference of LSEs needs "
