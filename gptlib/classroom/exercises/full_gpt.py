@@ -152,12 +152,32 @@ SHIFT_MISTAKES = [
      _windows(-1, 0)),
     ("y is the next window, block_size tokens later. It should begin one token after x",
      lambda ids, start, block_size: _windows(0, block_size)(ids, start, block_size)),
+    ("all targets are the same token, the one after the window. Each position has its own next "
+     "token",
+     _with_targets(lambda ids, start, block_size: ids[[start + block_size]].expand(block_size))),
+    ("all targets are the same token, the second of the window. Each position has its own next "
+     "token",
+     _with_targets(lambda ids, start, block_size: ids[[start + 1]].expand(block_size))),
+    ("x and y contain positions in the text. They should contain the tokens at these positions, "
+     "ids[positions]",
+     lambda ids, start, block_size: _windows(0, 1)(torch.arange(len(ids)), start, block_size)),
+    ("the window ends at the end of the text. It has block_size tokens from start on",
+     lambda ids, start, block_size: torch.stack([ids[start:-1], ids[start + 1 :]])),
+    ("the window is always the end of the text. It begins at ids[start]",
+     lambda ids, start, block_size: torch.stack([ids[-block_size - 1 : -1], ids[-block_size:]])),
+    ("x is in the reverse order, and y too. Keep the order of the text",
+     lambda ids, start, block_size: _windows(0, 1)(ids, start, block_size).flip(1)),
+    ("x and y are the even and the odd places of one window, so they share no token. y is the "
+     "same window, one token later",
+     lambda ids, start, block_size: _window(ids, start, 2 * block_size).view(block_size, 2).T),
     ("y is in the reverse order",
      _with_targets(lambda ids, start, block_size: _window(ids, start + 1, block_size).flip(0))),
     ("y is x + 1, the next number in the vocabulary. It should be the next token of the text",
      _with_targets(lambda ids, start, block_size: _window(ids, start, block_size) + 1)),
     ("there is a batch axis. x and y should have the shape (block_size,)",
      lambda ids, start, block_size: _windows(0, 1)(ids, start, block_size)[:, None]),
+    ("there is an axis after time. x and y should have the shape (block_size,)",
+     lambda ids, start, block_size: _windows(0, 1)(ids, start, block_size)[..., None]),
 ]
 
 
@@ -309,6 +329,15 @@ KEEPS = {
     f"each token is compared with p times the largest probability (min-p). {SUM_FIRST}":
         lambda before, own, p: own >= p * own.amax(-1, keepdim=True),
     OF_THE_VOCABULARY: _share_of_the_vocabulary,
+    "the marks of the tokens are moved by `roll`, so the last token's mark comes to the first. The "
+    "most probable token always stays":
+        lambda before, own, p: (before + own <= p).roll(1, -1),
+    "p is compared with the number of tokens that are kept, which is always larger. Compare the sum "
+    "of their probabilities with p":
+        lambda before, own, p: torch.arange(own.shape[-1]) < p,
+    "tokens with more than an average probability, 1 / V, stay. Add the probabilities up, and "
+    "compare the sum with p":
+        lambda before, own, p: own > 1 / own.shape[-1],
     "the sum stops at 1 − p. It should reach p": lambda before, own, p: before < 1 - p,
 }
 
@@ -365,7 +394,18 @@ MASK_IN_SORTED_ORDER = (
 )
 
 
+def _summed_over_the_batch(probabilities, p):
+    ordered, order = probabilities.sort(-1, descending=True)
+    kept = ordered * (ordered.cumsum(0) - ordered < p)
+    result = torch.zeros_like(kept).scatter(-1, order, kept)
+    return result / result.sum(-1, keepdim=True)
+
+
 def _top_p_mistakes():
+    yield (
+        "the sum runs along the wrong axis, the batch. Add up each row, dim=-1",
+        _summed_over_the_batch,
+    )
     yield from combined(_mistaken_top_p, ORDERS, KEEPS, PLACES, NORMALISATIONS)
     yield MASK_IN_SORTED_ORDER, _mask_in_sorted_order
     keep = _share_of_the_vocabulary_with_equals
@@ -531,6 +571,11 @@ FALLS = {
         lambda share: (1 + math.sin(math.pi * share)) / 2,
     "a tenth of the peak is left at the end. The rate should be 0 at the last step":
         lambda share: 0.1 + 0.9 * (1 + math.cos(math.pi * share)) / 2,
+    "the square root of the half cosine is taken. Use (1 + cos) / 2 itself":
+        lambda share: math.sqrt(max(0.0, 1 + math.cos(math.pi * share)) / 2),
+    "the rate never falls below a tenth of the peak. It should fall to 0":
+        lambda share: max(0.1, (1 + math.cos(math.pi * share)) / 2),
+    "the rate falls along a parabola, (1 − share)². Use a cosine": lambda share: (1 - share) ** 2,
     "the rate decays exponentially. Use a cosine": lambda share: math.exp(-share),
 }
 
@@ -558,6 +603,27 @@ def _two_ways_to_count(step, max_steps, peak, warmup):
     return _right_rate(step if in_warmup else step - 1, max_steps, peak, warmup)
 
 
+def _from_0_to_the_peak(step, max_steps, peak, warmup):
+    if step + 1 <= warmup:
+        return torch.tensor(peak * step / max(1, warmup - 1))
+    return _right_rate(step, max_steps, peak, warmup)
+
+
+def _peak_twice(step, max_steps, peak, warmup):
+    if step + 1 <= warmup:
+        return _right_rate(step, max_steps, peak, warmup)
+    share = (step - warmup) / max(1, max_steps - warmup - 1)
+    return torch.tensor(peak * (1 + math.cos(math.pi * share)) / 2)
+
+
+def _cosine_first(step, max_steps, peak, warmup):
+    """Let the cosine rise during the warm-up, and fall in a straight line after it."""
+    n = step + 1
+    if n <= warmup:
+        return torch.tensor(peak * (1 - math.cos(math.pi * n / warmup)) / 2)
+    return torch.tensor(peak * (max_steps - n) / (max_steps - warmup))
+
+
 def _product_of_both(step, max_steps, peak, warmup):
     return min(1, (step + 1) / max(1, warmup)) * _right_rate(step, max_steps, peak, 0)
 
@@ -580,6 +646,13 @@ RATE_MISTAKES = [
      _smaller_of_both),
     ("the warm-up counts n = step + 1, but the cosine counts step. Both should count n",
      _two_ways_to_count),
+    ("the warm-up begins at 0 and is divided by warmup − 1. The first rate is peak / warmup",
+     _from_0_to_the_peak),
+    ("the rate is the peak twice, because the cosine counts step and is divided by one step less. "
+     "With n = step + 1 divide n − warmup by max_steps − warmup",
+     _peak_twice),
+    ("the curves are swapped. The warm-up is a straight line, and the cosine comes after it",
+     _cosine_first),
     ("the warm-up multiplies the cosine. It should come before the cosine: use one of them, and "
      "let n <= warmup decide",
      _product_of_both),
@@ -775,6 +848,28 @@ GREEDY_MISTAKES = [
      _with_token(lambda logits: logits[:, max(-2, -logits.shape[1])].argmax(-1))),
     (f"the mean of the logits of all positions is used. {LAST_POSITION}",
      _with_token(lambda logits: logits.mean(1).argmax(-1))),
+    ("the second most probable token is taken. Take the most probable one",
+     _with_token(lambda logits: logits[:, -1].topk(2).indices[:, 1])),
+    ("each row continues with the last row's token. Take the argmax of each row over the vocabulary, "
+     "dim=-1",
+     _with_token(lambda logits: logits[-1:, -1].argmax(-1).expand(len(logits)))),
+    ("the logits of all rows are added up, so all rows get the same token. Take the argmax of each "
+     "row",
+     _with_token(lambda logits: logits[:, -1].sum(0).argmax(-1).expand(len(logits)))),
+    ("the logit with the largest absolute value is taken. Take the largest logit",
+     _with_token(lambda logits: logits[:, -1].abs().argmax(-1))),
+    ("the largest logit of all positions decides. Only the last position predicts the next token",
+     _with_token(lambda logits: logits.amax(1).argmax(-1))),
+    ("the window starts anew whenever it is full, so the model forgets all at once. Give it the "
+     "last block_size tokens in every call",
+     _with_window(lambda ids, block_size: ids[:, (ids.shape[1] - 1) // block_size * block_size :])),
+    ("the model reads the window in the reverse order. Keep the order of the text",
+     _with_window(lambda ids, block_size: ids[:, -block_size:].flip(1))),
+    ("the model reads the first token and the newest ones. Give it the last block_size tokens",
+     _with_window(lambda ids, block_size: ids if ids.shape[1] <= block_size
+                  else torch.cat([ids[:, :1], ids[:, 1:][:, -block_size + 1 :]], dim=1))),
+    ("the result is the last token alone. Return the prompt and all new tokens",
+     _part_of_the_result(lambda result, T, block_size: result[:, -1:])),
     ("the least probable token is taken. Use argmax, not argmin",
      _with_token(lambda logits: logits[:, -1].argmin(-1))),
     ("every row continues with the first row's token. Take the argmax of each row over the "
