@@ -655,8 +655,7 @@ def columns(ids, start, block_size):
 def the_next_window(ids, start, block_size):
     """Take the window after this one as target."""
     end = start + block_size
-    y = ids[end:end + block_size]
-    return ids[start:end], y if len(y) == block_size else ids[start + 1:end + 1]
+    return ids[start:end], ids[end:end + block_size]
 
 
 @RIGHT.to("top_p")
@@ -705,9 +704,8 @@ def marks_moved_by_one_but_strict(probabilities, p):
 @WRONG.to("top_p", "moved by `roll`")
 def marks_rolled(probabilities, p):
     """Roll the marks, so that the last one comes to the first token."""
-    return (result := most_probable(
-        probabilities, p, lambda before, own, p: (before + own <= p).roll(1, -1)
-    )) / result.sum(-1, keepdim=True)
+    result = most_probable(probabilities, p, lambda before, own, p: (before + own <= p).roll(1, -1))
+    return result / result.sum(-1, keepdim=True)
 
 
 @WRONG.to("top_p", "average probability, 1 / V")
@@ -783,9 +781,9 @@ def linspace_from_0(step, max_steps, peak, warmup):
 @WRONG.to("learning_rate", "peak twice")
 def cosine_of_step(step, max_steps, peak, warmup):
     """Count the cosine from 0, and divide by one less."""
-    cosine = lambda n: rate(n - 1, max_steps - 1, peak, warmup) if max_steps > warmup + 1 else peak
-    return warmup_and_then(
-        lambda n: peak if n == warmup + 1 else cosine(n), step, peak, warmup)
+    share = (step - warmup) / max(1, max_steps - warmup - 1)
+    cosine = lambda n: peak * (1 + math.cos(math.pi * share)) / 2
+    return warmup_and_then(cosine, step, peak, warmup)
 
 
 @WRONG.to("learning_rate", "curves are swapped")

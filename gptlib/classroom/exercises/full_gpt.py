@@ -332,9 +332,6 @@ KEEPS = {
     "the marks of the tokens are moved by `roll`, so the last token's mark comes to the first. The "
     "most probable token always stays":
         lambda before, own, p: (before + own <= p).roll(1, -1),
-    "p is compared with the number of tokens that are kept, which is always larger. Compare the sum "
-    "of their probabilities with p":
-        lambda before, own, p: torch.arange(own.shape[-1]) < p,
     "tokens with more than an average probability, 1 / V, stay. Add the probabilities up, and "
     "compare the sum with p":
         lambda before, own, p: own > 1 / own.shape[-1],
@@ -571,8 +568,6 @@ FALLS = {
         lambda share: (1 + math.sin(math.pi * share)) / 2,
     "a tenth of the peak is left at the end. The rate should be 0 at the last step":
         lambda share: 0.1 + 0.9 * (1 + math.cos(math.pi * share)) / 2,
-    "the square root of the half cosine is taken. Use (1 + cos) / 2 itself":
-        lambda share: math.sqrt(max(0.0, 1 + math.cos(math.pi * share)) / 2),
     "the rate never falls below a tenth of the peak. It should fall to 0":
         lambda share: max(0.1, (1 + math.cos(math.pi * share)) / 2),
     "the rate falls along a parabola, (1 − share)². Use a cosine": lambda share: (1 - share) ** 2,
