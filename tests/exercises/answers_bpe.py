@@ -1004,3 +1004,26 @@ def byte_by_byte(tokens):
 def stripped(tokens):
     """Strip the texts."""
     return [text.strip() for text in with_an_incremental_decoder(tokens)]
+
+
+@WRONG.to("merge", "for ids", "is right")
+def at_most_twice(ids, pair, new_id):
+    """Stop after two merges."""
+    result, i = [], 0
+    while i < len(ids):
+        found = tuple(ids[i:i + 2]) == pair and len(ids[:i]) - len(result) < 2
+        result.append(new_id if found else ids[i])
+        i += 1 + found
+    return result
+
+
+@WRONG.to("stream", "for tokens", "is right")
+def characters_of_two_bytes(tokens):
+    """Hold one byte back at most."""
+    rest, texts = b"", []
+    for token in tokens:
+        rest += token
+        half = bool(rest) and rest[-1] >= 0xC0
+        texts.append(rest[:len(rest) - half].decode(errors="replace"))
+        rest = rest[len(rest) - half:]
+    return texts

@@ -685,7 +685,7 @@ def cosine_half_first(T, C):
 
 
 @RIGHT.to("dropout")
-def number_by_number(x, p, generator):
+def one_draw_after_another(x, p, generator):
     flat = [number / (1 - p) if torch.rand((), generator=generator) >= p else number * 0
             for number in x.flatten()]
     return torch.stack(flat).view_as(x)

@@ -622,7 +622,7 @@ def under_biased_attention(scores, w):
     return ((hidden(scores) + w.log()).softmax(-1) * w).sum(-1)
 
 
-@WRONG.to("gate", "exp is applied to w")
+@WRONG.to("gate", "exp is applied to w", "add log w")
 def w_taken_for_its_logarithm(scores, w):
     """Take exp of w."""
     return (hidden(scores).softmax(-1) * w.exp()).sum(-1)

@@ -110,10 +110,18 @@ def raise_known_mistake(
     for sentence, mistake in mistakes:
         if (
             all(_explains(mistake, trial, alike) for trial in wrong_trials)
-            and all(close(trial.got, mistaken_answer(mistake, trial), alike) for trial in right_trials)
-            and not any(close(mistaken_answer(mistake, trial), trial.expected) for trial in failed)
+            and all(_equals(mistake, trial, alike) for trial in right_trials)
+            and not any(_is_right(mistake, trial) for trial in failed)
         ):
             raise Wrong(sentence)
+
+
+def _equals(mistake, trial, alike):
+    return close(trial.got, mistaken_answer(mistake, trial), alike)
+
+
+def _is_right(mistake, trial):
+    return close(mistaken_answer(mistake, trial), trial.expected)
 
 
 def _explains(mistake, trial, alike):

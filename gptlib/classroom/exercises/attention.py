@@ -46,6 +46,7 @@ def _one_row(T):
     return torch.ones(T, dtype=torch.bool)
 
 
+ONE_ROW = "the result is one row only. Each of the T positions needs a row of its own, (T, T)"
 TO_BE_ADDED = (
     "the mask contains numbers to add to the scores, -inf or a large negative number for the "
     "future. Return booleans (bool): True means allowed"
@@ -84,11 +85,11 @@ MASK_MISTAKES = [
      lambda T: _ones(T).tril().triu(-1)),
     ("each position sees only the next position. It should see itself and all positions before it",
      lambda T: _ones(T).tril(1).triu(1)),
-    ("the rows are in the reverse order. Row 0 belongs to the first position, which sees only itself",
+    ("the rows are in the reverse order. Row 0 belongs to the first position, which sees only "
+     "itself",
      lambda T: _ones(T).tril().flip(0)),
-    ("the result is one row only. Each of the T positions needs a row of its own, (T, T)", _one_row),
-    ("the result is one row only. Each of the T positions needs a row of its own, (T, T)",
-     lambda T: _one_row(T)[None]),
+    (ONE_ROW, _one_row),
+    (ONE_ROW, lambda T: _one_row(T)[None]),
     ("the result contains the weights of an average. Return booleans (bool)",
      lambda T: _ones(T).tril() / torch.arange(1, T + 1)[:, None]),
 ]
@@ -277,8 +278,8 @@ MASKS_AND_SOFTMAXES = {
     "only the largest score gets weight (argmax). Use softmax, which gives every score a weight":
         _largest_only,
     "all allowed positions get the same weight, whatever q and k are": _equal_weights,
-    "scores that are exactly 0 are hidden, also in the past. A score of 0 may be a right score: let "
-    "the mask decide, not the score":
+    "scores that are exactly 0 are hidden, also in the past. A score of 0 may be a right score: "
+    "let the mask decide, not the score":
         lambda scores, allowed, softmax:
             softmax(scores.tril().masked_fill(scores.tril() == 0, -math.inf)),
     "a sigmoid takes the place of the softmax, so the rows do not sum to 1":
@@ -600,7 +601,8 @@ MERGE_MISTAKES = [
     (f"the heads are multiplied. {SIDE_BY_SIDE}", lambda y: y.prod(1)),
     ("the first head is repeated in the place of all heads. Put head h at slice h",
      lambda y: y[:, 0].repeat(1, 1, y.shape[1])),
-    ("time is flattened too. The shape should be (B, T, C)", lambda y: y.transpose(1, 2).flatten(1)),
+    ("time is flattened too. The shape should be (B, T, C)",
+     lambda y: y.transpose(1, 2).flatten(1)),
 ]
 
 

@@ -111,8 +111,8 @@ PROBABILITY_MISTAKES = [
      "V counts, so divide by the sum of the smoothed row",
      lambda counts, smoothing: (counts + smoothing) / (
          counts.sum(1, keepdim=True) + smoothing * counts.numel())),
-    ("the counts are transposed first, so each row is about the token before. Row a should be about "
-     "the token after a, as in `counts`",
+    ("the counts are transposed first, so each row is about the token before. Row a should be "
+     "about the token after a, as in `counts`",
      lambda counts, smoothing: _right_probabilities(counts.T, smoothing)),
     ("counts below the smoothing are raised to it, and the others stay. Add the smoothing to every "
      "count",
@@ -469,8 +469,8 @@ SAMPLE_MISTAKES = [
     ("the probabilities are added up in the order of their size, the largest first. Add them up in "
      "the order of the vocabulary",
      _in_order_of_size(descending=True)),
-    ("the probabilities are added up in the order of their size, the smallest first. Add them up in "
-     "the order of the vocabulary",
+    ("the probabilities are added up in the order of their size, the smallest first. Add them up "
+     "in the order of the vocabulary",
      _in_order_of_size(descending=False)),
     ("the probabilities are multiplied, not added up. Use cumsum",
      lambda probabilities, u: _first_true(probabilities.cumprod(-1) > u[:, None])),

@@ -107,6 +107,9 @@ def _merge_cases():
         case([3, 1, 2, 3], (1, 2), 1),
         case([11, 2, 1, 12, 1, 2]),
         case([1, 1, 2, 2], (1, 2), 1),
+        # Long lists with many occurrences of the pair.
+        *(case(random.Random(seed).choices((1, 2, 3), k=40), (1, 2)) for seed in range(4)),
+        *(case(random.Random(seed).choices((1, 2), k=30), (2, 2)) for seed in range(4)),
     ]
 
 
@@ -796,7 +799,19 @@ def _stream_cases():
         [b"", b"a", b""],
         [mark[:1], mark[1:], b"z"],
         [japanese[:4], japanese[4:5], japanese[5:]],
+        [wave[i:i + 1] for i in range(4)],
+        *(_cut_at_random("tö 日é 👋\ufffd€!", seed) for seed in range(8)),
     )]
+
+
+def _cut_at_random(text, seed):
+    """Return the bytes of the text, cut into tokens of 0 to 4 bytes."""
+    generator, data, tokens = random.Random(seed), text.encode(), []
+    while data:
+        n = generator.randint(0, 4)
+        tokens.append(data[:n])
+        data = data[n:]
+    return tokens
 
 
 def _decode_each(errors):
@@ -916,8 +931,8 @@ STREAM_MISTAKES = [
     ("half a character became an escape like \\xc3. Keep its bytes until the other bytes of the "
      "character arrive",
      _decode_each("backslashreplace")),
-    ("half a character became a surrogate, which no text may contain. Keep its bytes until the other "
-     "bytes of the character arrive",
+    ("half a character became a surrogate, which no text may contain. Keep its bytes until the "
+     "other bytes of the character arrive",
      _decode_each("surrogateescape")),
     ("every � is taken out of the text, and so characters that are split between two tokens are "
      "lost. Keep their bytes until the other bytes of the character arrive",
@@ -925,8 +940,8 @@ STREAM_MISTAKES = [
     ("half a character became �, and the whole character is never shown, because the new text is "
      "cut off at the length of the old one. Count complete characters only",
      _new_part_of_the_text("replace")),
-    ("each text is one token early: a character appears with its first byte. It is complete with its "
-     "last byte",
+    ("each text is one token early: a character appears with its first byte. It is complete with "
+     "its last byte",
      _with_the_first_byte),
     ("there is one text too many at the end. Return one text for each token",
      lambda tokens: [*_right_stream(tokens), ""]),

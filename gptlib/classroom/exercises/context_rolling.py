@@ -91,7 +91,8 @@ CONTEXT_MISTAKES = [
      lambda hidden: hidden[:, :1] + hidden[:, 1:].mean(1, keepdim=True)),
     ("the mean of the tokens is repeated for each token. A context is one position, (B, 1, C)",
      lambda hidden: hidden[:, 1:].mean(1, keepdim=True).expand(-1, hidden.shape[1] - 1, -1)),
-    ("the axis of length 1 is at the end. A context is read like a token, so its shape is (B, 1, C)",
+    ("the axis of length 1 is at the end. A context is read like a token, so its shape is "
+     "(B, 1, C)",
      lambda hidden: hidden[:, 1:].mean(1)[..., None]),
     ("the result is the smallest value of each channel. Take the mean",
      lambda hidden: hidden[:, 1:].amin(1, keepdim=True)),
@@ -100,8 +101,8 @@ CONTEXT_MISTAKES = [
     ("the mean of the running means is taken, so early tokens count more. Each token counts once",
      lambda hidden: (hidden[:, 1:].cumsum(1) / torch.arange(1, hidden.shape[1])[:, None]).mean(
          1, keepdim=True).to(hidden)),
-    ("the mean runs over the batch and leaves one row for each token. Take the mean over the tokens, "
-     "dim 1",
+    ("the mean runs over the batch and leaves one row for each token. Take the mean over the "
+     "tokens, dim 1",
      lambda hidden: hidden[:, 1:].mean(0)),
     ("the result is the median of each channel. Take the mean",
      lambda hidden: hidden[:, 1:].median(1, keepdim=True).values),
@@ -348,8 +349,8 @@ WINDOWS_MISTAKES = [
      _reading(_windows, from_states=lambda h: h[:, :1])),
     ("the result contains the contexts. Return the states of all tokens, the first value of `read`",
      _contexts_of_windows),
-    ("the last window begins earlier, so that it has W tokens, and overlaps the window before. Give "
-     "`read` a shorter window at the end",
+    ("the last window begins earlier, so that it has W tokens, and overlaps the window before. "
+     "Give `read` a shorter window at the end",
      _last_window_moved_back),
     ("only every other window is read. The next window begins W tokens later",
      _every_other_window),
@@ -515,8 +516,8 @@ LOSSES = {
         lambda nats, window: nats / window,
     "the sum is divided by window + 1. The question is given, so window − 1 tokens are predicted":
         lambda nats, window: nats / (window + 1),
-    "the sum is divided by 3, the number of things that cost something. Divide it by window − 1, the "
-    "number of predicted tokens":
+    "the sum is divided by 3, the number of things that cost something. Divide it by window − 1, "
+    "the number of predicted tokens":
         lambda nats, window: nats / 3,
     "the sum is divided by window − 2. The answer is predicted too, known or not, so window − 1 "
     "tokens are predicted":

@@ -207,8 +207,10 @@ OTHER_NORM_MISTAKES = [
     ("the channels are stretched to the range 0 … 1. Subtract the mean, and divide by "
      "√(variance + eps)",
      _from_0_to_1),
-    ("x is multiplied by weight before it is normalised. Weight and bias come last", _weighted_first),
-    ("weight and bias are applied before x is normalised, which undoes part of them. They come last",
+    ("x is multiplied by weight before it is normalised. Weight and bias come last",
+     _weighted_first),
+    ("weight and bias are applied before x is normalised, which undoes part of them. They come "
+     "last",
      _affine_first),
     ("x is added to the result. The residual connection is not a part of the norm", _with_residual),
     ("one mean is taken of the whole x, so the result changes when another position changes. Take "
@@ -564,7 +566,8 @@ def _has_the_right_mask(got, x, p):
         )
     raise Wrong(
         f"the function drops {share:.0%} of the numbers, but with p = {p} it should be {p:.0%}. "
-        "Are the random numbers uniform between 0 and 1 (rand, not randn)?"
+        "Compare p with random numbers that are uniform between 0 and 1 (rand, not randn or "
+        "randint)"
     )
 
 

@@ -845,8 +845,8 @@ GREEDY_MISTAKES = [
      _with_token(lambda logits: logits.mean(1).argmax(-1))),
     ("the second most probable token is taken. Take the most probable one",
      _with_token(lambda logits: logits[:, -1].topk(2).indices[:, 1])),
-    ("each row continues with the last row's token. Take the argmax of each row over the vocabulary, "
-     "dim=-1",
+    ("each row continues with the last row's token. Take the argmax of each row over the "
+     "vocabulary, dim=-1",
      _with_token(lambda logits: logits[-1:, -1].argmax(-1).expand(len(logits)))),
     ("the logits of all rows are added up, so all rows get the same token. Take the argmax of each "
      "row",

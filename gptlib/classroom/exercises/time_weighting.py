@@ -115,8 +115,8 @@ MATRIX_MISTAKES = [
     ("the matrix is symmetric. The weight of |i - j| also stands above the diagonal, where the "
      "keys are in the future and 0 is right",
      lambda u: u[:, _distances(u.shape[1]).abs()]),
-    ("the weight of every distance but 0 is taken from the end of u, because j - i is negative. The "
-     "index should be i - j",
+    ("the weight of every distance but 0 is taken from the end of u, because j - i is negative. "
+     "The index should be i - j",
      lambda u: u[:, -_distances(u.shape[1])].tril()),
     ("all heads get the weights of head 0. Row h of u belongs to head h",
      lambda u: _right_matrix(u)[:1].expand(len(u), -1, -1)),
@@ -400,7 +400,8 @@ GATE_FORMULAS = {
         lambda s, b, s_plus_w, axis: (s.logsumexp(axis) - b.logsumexp(axis)).exp(),
     "the result is the gate's logarithm, because the last exp is missing":
         lambda s, b, s_plus_w, axis: b.logsumexp(axis) - s.logsumexp(axis),
-    "w itself is added to the scores. Add log w, because exp(s + log w) = w exp(s)":
+    "w itself is added to the scores, or exp is applied to w. Add log w, because "
+    "exp(s + log w) = w exp(s)":
         lambda s, b, s_plus_w, axis: (s_plus_w.logsumexp(axis) - s.logsumexp(axis)).exp(),
     "one LSE is divided by the other. The ratio of two sums of exponentials is the exp of the "
     "*difference* of their LSEs":
@@ -464,8 +465,6 @@ GATE_MISTAKES = [
     ("w is averaged with the weights of biased attention. The gate is the mean of w under the "
      "attention of the scores alone",
      _gate_of(lambda s, w: ((s + w.log()).softmax(-1) * w).sum(-1))),
-    ("exp is applied to w. w is the factor itself, and log w is the bias",
-     _gate_of(lambda s, w: (s.softmax(-1) * w.exp()).sum(-1))),
     ("the result is the harmonic mean of w. The gate is the mean of w itself",
      _gate_of(lambda s, w: 1 / (s.softmax(-1) / w).sum(-1))),
     ("the result is the w of the key with the largest score. Every key counts by its attention",
@@ -675,14 +674,14 @@ WEIGHTS_MISTAKES = [
     ("the result contains the cosines of the features with the target. Solve G w = c",
      lambda f, target: _products(f, target) / (
          f.square().sum((0, 2)).sqrt() * target.square().sum().sqrt())),
-    ("the result is the mean of target / f. The best weights make the squared error small, so solve "
-     "G w = c",
+    ("the result is the mean of target / f. The best weights make the squared error small, so "
+     "solve G w = c",
      lambda f, target: (target[:, None] / f).mean((0, 2))),
     ("all weights are equal. Each feature has its own weight",
      lambda f, target: torch.full_like(
          f[0, :, 0], (f.sum(1) * target).sum() / f.sum(1).square().sum())),
-    ("the solution is divided by D, as if a mean of the features were taken. The features are added "
-     "up",
+    ("the solution is divided by D, as if a mean of the features were taken. The features are "
+     "added up",
      lambda f, target: _solved(f, target) / f.shape[1]),
     ("weights above 1 are cut off. The best weights may be larger",
      lambda f, target: _right_weights(f, target).clamp(0, 1)),
