@@ -771,7 +771,7 @@ def check_answers(path: Path, work_dir: Path, chapter: str,
     _isolate(work_dir)
     torch.set_num_threads(1)
     # The parent process limits the time.
-    _checking.TIME_LIMIT = threading.TIMEOUT_MAX
+    _checking.TIME_LIMIT = _checking.WAITING_LIMIT = threading.TIMEOUT_MAX
     _checking.FirstWords = LimitedWords
     with open(path, "w") as file:
         for name, statements in answers.items():
