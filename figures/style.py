@@ -83,6 +83,8 @@ class Drawing:
         self.axes.axis("off")
         # (text, box) for each text that should be inside a box.
         self.texts_in_boxes: list[tuple[Text, Rectangle | FancyBboxPatch]] = []
+        # The points of each line and arrow, which should cross no text.
+        self.lines: list[tuple[tuple[float, float], ...]] = []
 
     def text(self, x, y, text, size=SMALL, ha="center", va="center_baseline", color=BLACK,
              **options):
@@ -172,6 +174,7 @@ class Drawing:
     def arrow(self, start, end, text="", at=None, color=GREY, ha="center", linewidth=1.5):
         """Draw an arrow from `start` to `end`, and write what it does at `at`."""
         style = ARROW | {"color": color, "linewidth": linewidth}
+        self.lines.append((start, end))
         self.axes.annotate("", end, start, arrowprops=style)
         if text:
             x, y = at or ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
@@ -179,6 +182,7 @@ class Drawing:
 
     def line(self, *points, color=GREY, linewidth=1.5, **options):
         """Draw a line through some points."""
+        self.lines.append(points)
         xs, ys = zip(*points, strict=True)
         self.axes.plot(xs, ys, color=color, linewidth=linewidth, solid_capstyle="butt", **options)
 

@@ -3,9 +3,9 @@
 import base64
 import importlib
 import json
+import pathlib
 from functools import cache
 from itertools import combinations
-from pathlib import Path
 
 import draw as drawer
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 import style
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.path import Path
 from PIL import Image
 from torch.nn import functional as F
 
@@ -21,7 +22,7 @@ from gptlib.attention import simple_attention
 from gptlib.bpe.simple import encode, train
 from gptlib.plot import show_drawing
 
-ROOT = Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[1]
 FOLDER = ROOT / "figures/drawings"
 ALT_TEXTS = json.loads((FOLDER / "alt_texts.json").read_text(encoding="utf-8"))
 each_drawing = pytest.mark.parametrize("name", drawer.NAMES)
@@ -86,6 +87,18 @@ def test_texts_are_readable_and_do_not_overlap(name):
         assert edge.y0 <= box.y0 and box.y1 <= edge.y1, text
     for (a, box_a), (b, box_b) in combinations(zip(texts, boxes, strict=True), 2):
         assert not box_a.padded(-1).overlaps(box_b.padded(-1)), (a, b)
+
+
+@each_drawing
+def test_no_line_and_no_arrow_crosses_a_text(name):
+    drawing = drawing_of(name)
+    renderer = FigureCanvasAgg(drawing.figure).get_renderer()
+    lines = [drawing.axes.transData.transform_path(Path(points)) for points in drawing.lines]
+    # A box covers the lines behind it.
+    in_boxes = [text for text, _ in drawing.texts_in_boxes]
+    for text in set(texts_of(drawing)).difference(in_boxes):
+        box = text.get_window_extent(renderer).padded(-1)
+        assert not any(line.intersects_bbox(box, filled=False) for line in lines), text
 
 
 @each_drawing

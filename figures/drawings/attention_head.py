@@ -76,15 +76,16 @@ def draw_weights(drawing: Drawing, scores: list, weights: list) -> None:
              for i, row in enumerate(weights)]
     strengths = [[0.1 + 0.6 * w for w in row] for row in weights]
     grids = (
-        (12, "scores = q kᵀ / √2", [[signed(s) for s in row] for row in scores], None),
-        (41, "masked scores", masked, None),
-        (70, "weights", shown, strengths),
+        (12, "scores = q kᵀ / √2", [[signed(s) for s in row] for row in scores], None,
+         "(T, T), a row for each query"),
+        (41, "masked scores", masked, None, "(T, T)"),
+        (70, "weights", shown, strengths, "(T, T)"),
     )
-    for x, title, rows, darkness in grids:
+    for x, title, rows, darkness, shape in grids:
         drawing.grid(x, top, rows, "attention", width, LINE, darkness)
         drawing.row_names(x, top, TOKENS, LINE)
         drawing.column_names(x, top, TOKENS, width)
-        drawing.title(x, top + 15, title, "(T, T)")
+        drawing.title(x, top + 15, title, shape)
     drawing.arrow((30, top + 6), (38, top + 6), "hide the\nfuture", at=(34, top + 1.5))
     drawing.arrow((59, top + 6), (67, top + 6), "softmax\nof a row", at=(63, top + 1.5))
     drawing.frame(70, top + 2 * LINE, 3 * width, LINE)

@@ -43,7 +43,8 @@ def draw() -> tuple[Drawing, str]:
 
     # The table, with the row that the last id names.
     top = 34
-    drawing.title(10, 25.5, "table of logits", f"(V, V) = ({V}, {V}). Columns: the next character")
+    drawing.title(10, 25.5, "learned table of logits",
+                  f"(V, V) = ({V}, {V}). Columns: the next character")
     rows = [[signed(value) for value in row] for row in table.tolist()]
     drawing.grid(10, top, rows, "learned", CELL, LINE)
     drawing.row_names(10, top, [f"{i} {c}" for i, c in enumerate(alphabet)], LINE)

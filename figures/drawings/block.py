@@ -43,7 +43,7 @@ def draw_part(drawing: Drawing, x: float, norm: str, kind: str, name: str, width
     drawing.line((x + 11.3 + width, middle), (plus, middle))
     drawing.arrow((plus, middle), (plus, Y - 2.4))
     drawing.text(plus - 1, 27, "output (B, T, C)", ha="right")
-    drawing.axes.add_patch(Circle((plus, Y), 2.2, facecolor="white", edgecolor=STREAM, linewidth=2,
-                                  zorder=3))
-    drawing.text(plus, Y, "+", size=13, va="center", zorder=4)
+    circle = Circle((plus, Y), 2.2, facecolor="white", edgecolor=STREAM, linewidth=2, zorder=3)
+    drawing.axes.add_patch(circle)
+    drawing.put_inside(circle, plus, Y + 0.25, "+", size=13, va="center", zorder=4)
     drawing.text(plus + 2, Y + 5, formula, ha="right", fontfamily="monospace")

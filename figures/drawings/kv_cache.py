@@ -19,7 +19,7 @@ def rows_computed(cached: bool) -> dict[str, int]:
 def draw() -> tuple[Drawing, str]:
     drawing = Drawing(height=57)
     drawing.text(3, 2.5, f"“{TOKENS[-1]}” is token {T}, and it is new. Tokens 1 to {T - 1} were "
-                 "read before. What is computed now?", ha="left")
+                 "read before. What does a head compute?", ha="left")
     draw_panel(drawing, 5, cached=False)
     draw_panel(drawing, 56, cached=True)
     drawing.line((49.8, 7), (49.8, 46.5), color="#BBBBBB")
@@ -60,8 +60,9 @@ def draw_panel(drawing: Drawing, x: float, cached: bool) -> None:
             if cached and t < T - 1:
                 state = "unused" if kind == "queries" else "cached"
             cell(drawing, left, top + t * LINE, kind, state)
-    drawing.arrow((x + 18, top + 2 * LINE), (x + 21.2, top + 2 * LINE))
-    left = x + 22
+    drawing.arrow((x + 18, top + 2 * LINE), (x + 23, top + 2 * LINE))
+    drawing.text(x + 20.3, top + 2 * LINE - 2, "q · k")
+    left = x + 23.8
     drawing.text(left, top - 1.8, "scores", ha="left", fontweight="bold")
     for i in range(T):
         for j in range(T):
