@@ -8,11 +8,14 @@ Their colours can be told apart by colour-blind readers, their axes have labels 
     show(figure, "The validation loss falls from 4.2 to 1.9")
 
 `new_figure`, `mark_level` and `show` serve every picture. Each `plot_…` draws one kind of data.
+`show_drawing` displays a drawing of how data flows, which a script in figures/ has drawn.
 """
 
 import io
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,6 +23,8 @@ from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
+
+from gptlib.config import project_dir
 
 # The colours of Okabe and Ito (2008), without their yellow, which is too faint for lines on white.
 BLUE = "#0072B2"
@@ -70,6 +75,29 @@ def show(figure: Figure, alt: str) -> None:
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=110, facecolor="white")
     display(Image(png.getvalue(), alt=alt))
+
+
+def show_drawing(name: str) -> None:
+    """Display a drawing of the course, such as "attention_head", with its alt text.
+
+    The drawings are files of the course's repository, in figures/drawings. Without them, a sentence
+    says what is missing, and the notebook goes on.
+
+    Raises:
+        ValueError: there is no drawing of this name.
+    """
+    for course in (project_dir(), Path(__file__).parents[1]):
+        folder = course / "figures/drawings"
+        if (folder / "alt_texts.json").is_file():
+            break
+    else:
+        print(f"The drawing {name!r} cannot be shown, because the folder figures/drawings of the "
+              "course's repository is missing here.")
+        return
+    alt_texts = json.loads((folder / "alt_texts.json").read_text(encoding="utf-8"))
+    if name not in alt_texts:
+        raise ValueError(f"the drawing {name!r} should be one of {', '.join(alt_texts)}")
+    display(Image((folder / f"{name}.png").read_bytes(), alt=alt_texts[name], width=700))
 
 
 def mark_level(axes: Axes, level: float, name: str) -> None:
