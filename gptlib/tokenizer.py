@@ -46,12 +46,18 @@ class CharTokenizer:
         self.alphabet = "".join(sorted(set(alphabet)))
         if not self.alphabet:
             raise TokenizerError("the alphabet is empty: give at least one character")
+        check_surrogates(self.alphabet)
         self.vocab_size = len(self.alphabet)
         self.ids = {character: i for i, character in enumerate(self.alphabet)}
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Return the tokenizer whose alphabet is the set of all characters in `text`."""
+        """Return the tokenizer whose alphabet is the set of all characters in `text`.
+
+        Raises:
+            TokenizerError: `text` is empty or contains half a surrogate pair.
+        """
+        check_surrogates(text)
         return cls(text)
 
     def encode(self, text: str) -> list[int]:
@@ -177,6 +183,22 @@ def checked_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
                 f"id {i} is not in the range 0 … {vocab_size - 1} of this tokenizer"
             )
     return ids
+
+
+def check_surrogates(text: str, offset: int = 0) -> None:
+    """Raise a TokenizerError if `text` contains half a surrogate pair. No file can store it.
+
+    Args:
+        offset: the position of `text` in a longer text. The error gives the position in that text.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"character {text[error.start]!r} at position {offset + error.start} is half a "
+            "surrogate pair, which utf-8 cannot encode: replace the character, or read the text "
+            "again with the right encoding"
+        ) from None
 
 
 def shorten(text: str, length: int = 80) -> str:
