@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from gptlib.bigram import Bigram, count_bigrams
+from gptlib.bigram import evaluate_bigram
 from gptlib.bpe import make_tokenizer
 from gptlib.config import (
     ConfigError,
@@ -33,7 +33,7 @@ from gptlib.plan import calibrate, plan_run
 from gptlib.plot import new_figure, plot_loss
 from gptlib.run import TrainResult
 from gptlib.tokenizer import Tokenizer
-from gptlib.train import evaluate, train
+from gptlib.train import train
 from gptlib.variants.build import load_model, make_model
 from gptlib.variants.config import VariantConfig
 from gptlib.variants.quantize import int8_copy
@@ -81,8 +81,7 @@ def train_command(options: Namespace) -> None:
     result = train(model, train_ids, val_ids, config.block_size, train_config,
                    out_dir=options.out, tokenizer=tokenizer, resume=options.resume)
     if first and result.history:
-        bigram = Bigram.from_counts(count_bigrams(train_ids, tokenizer.vocab_size))
-        bigram_loss, _ = evaluate(bigram, val_ids, config.block_size)
+        bigram_loss = evaluate_bigram(train_ids, val_ids, tokenizer.vocab_size)
         figure, axes = new_figure()
         plot_loss(axes, result.history, tokenizer.vocab_size, bigram_loss)
         figure.savefig(options.out / "loss.png")
