@@ -40,7 +40,7 @@ The same table can also be learned by gradient descent, as all later models are:
 import torch
 from torch import Tensor, nn
 
-from gptlib.data import check_ids, check_length
+from gptlib.data import DataError, check_ids
 
 PIECE = 1 << 20             # `evaluate_bigram` counts so many pairs at a time
 
@@ -130,7 +130,8 @@ def evaluate_bigram(train_ids: Tensor, val_ids: Tensor, vocab_size: int) -> floa
         DataError: `val_ids` has fewer than two tokens.
         ValueError: an id is not between 0 and vocab_size - 1.
     """
-    check_length(val_ids, 1, "validation split")
+    if len(val_ids) < 2:
+        raise DataError(f"a pair needs two tokens, but val_ids has {len(val_ids)}: take a longer text")
     check_ids(train_ids, vocab_size)
     check_ids(val_ids, vocab_size)
     val_pairs = val_ids[:-1].long() * vocab_size + val_ids[1:]

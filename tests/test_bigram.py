@@ -122,7 +122,7 @@ def test_a_vocabulary_of_a_million_tokens_can_be_evaluated():
 
 
 def test_the_loss_of_one_token_is_an_error():
-    with pytest.raises(DataError, match="the validation split has 1 tokens"):
+    with pytest.raises(DataError, match="a pair needs two tokens, but val_ids has 1"):
         evaluate_bigram(torch.arange(5), torch.tensor([1]), 5)
     with pytest.raises(ValueError, match="token ids run from 0 to 4, but the model knows 0 … 3"):
         evaluate_bigram(torch.arange(5), torch.tensor([1, 2]), 4)
