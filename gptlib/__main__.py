@@ -99,7 +99,8 @@ def plan_command(options: Namespace) -> None:
     speed = None
     if options.steps:
         speed = calibrate(config, train_config, train_ids, val_ids, options.steps, options.out)
-    print(plan_run(config, train_config, len(train_ids), len(val_ids), speed).table())
+    n_train, n_val = len(train_ids), len(val_ids)
+    print(plan_run(config, train_config, n_train, n_val, speed, corpus.text).table())
 
 
 def generate_command(options: Namespace) -> None:

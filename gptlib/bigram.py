@@ -131,7 +131,9 @@ def evaluate_bigram(train_ids: Tensor, val_ids: Tensor, vocab_size: int) -> floa
         ValueError: an id is not between 0 and vocab_size - 1.
     """
     if len(val_ids) < 2:
-        raise DataError(f"a pair needs two tokens, but val_ids has {len(val_ids)}: take a longer text")
+        raise DataError(
+            f"a pair needs two tokens, but val_ids has {len(val_ids)}: take a longer text"
+        )
     check_ids(train_ids, vocab_size)
     check_ids(val_ids, vocab_size)
     val_pairs = val_ids[:-1].long() * vocab_size + val_ids[1:]
