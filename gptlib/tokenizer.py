@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 import string
+from collections import Counter
 from collections.abc import Iterable
 from typing import Protocol, Self, runtime_checkable
 
@@ -159,6 +160,19 @@ class LowercaseTokenizer:
     @classmethod
     def from_dict(cls, saved: dict) -> Self:
         return cls(saved["vocab_size"])
+
+
+def unknown_share(tokenizer: Tokenizer, text: str) -> float:
+    """Return what share of the characters of `text` the tokenizer replaces by `<?>`.
+
+    Only LowercaseTokenizer does so. The characters are lost, so that a loss on this text cannot be
+    given in bits per byte.
+    """
+    if not isinstance(tokenizer, LowercaseTokenizer):
+        return 0.0
+    counts = Counter(text.lower())
+    n_unknown = sum(n for character, n in counts.items() if character not in tokenizer.ids)
+    return n_unknown / max(1, counts.total())
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
