@@ -4,7 +4,7 @@
 >>> model = gptlib.GPT(gptlib.GPTConfig(vocab_size=65))
 """
 
-from gptlib.bigram import Bigram, count_bigrams
+from gptlib.bigram import Bigram, count_bigrams, evaluate_bigram
 from gptlib.bpe import BPETokenizer, make_tokenizer
 from gptlib.checkpoint import save_checkpoint
 from gptlib.config import GPTConfig, TrainConfig
@@ -18,7 +18,7 @@ from gptlib.variants.build import load_model, make_model
 
 __all__ = [
     "BPETokenizer", "Bigram", "CharTokenizer", "GPT", "GPTConfig", "LowercaseTokenizer",
-    "TrainConfig", "count_bigrams", "evaluate", "generate", "generate_text", "get_batch",
-    "load_corpus", "load_model", "make_model", "make_tokenizer", "save_checkpoint", "split",
-    "stream_text", "train",
+    "TrainConfig", "count_bigrams", "evaluate", "evaluate_bigram", "generate", "generate_text",
+    "get_batch", "load_corpus", "load_model", "make_model", "make_tokenizer", "save_checkpoint",
+    "split", "stream_text", "train",
 ]

@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from gptlib.bigram import Bigram, count_bigrams
+from gptlib.bigram import evaluate_bigram
 from gptlib.bpe import make_tokenizer
 from gptlib.config import (
     ConfigError,
@@ -33,8 +33,8 @@ from gptlib.plan import calibrate, plan_run
 from gptlib.plot import new_figure, plot_loss
 from gptlib.run import TrainResult
 from gptlib.run_folder import RESUME
-from gptlib.tokenizer import Tokenizer
-from gptlib.train import evaluate, train
+from gptlib.tokenizer import Tokenizer, unknown_share
+from gptlib.train import train
 from gptlib.variants.build import load_model, make_model
 from gptlib.variants.config import VariantConfig
 from gptlib.variants.quantize import int8_copy
@@ -82,12 +82,13 @@ def train_command(options: Namespace) -> None:
     result = train(model, train_ids, val_ids, config.block_size, train_config,
                    out_dir=options.out, tokenizer=tokenizer, resume=options.resume)
     if first and result.history:
-        bigram = Bigram.from_counts(count_bigrams(train_ids, tokenizer.vocab_size))
-        bigram_loss, _ = evaluate(bigram, val_ids, config.block_size)
+        bigram_loss = evaluate_bigram(train_ids, val_ids, tokenizer.vocab_size)
         figure, axes = new_figure()
         plot_loss(axes, result.history, tokenizer.vocab_size, bigram_loss)
         figure.savefig(options.out / "loss.png")
         n_bytes = len(split(corpus.text)[1].encode("utf-8"))
+        if unknown_share(tokenizer, corpus.text):
+            n_bytes = None
         print(f"{describe_best(result, len(val_ids), n_bytes)}; model in {options.out}")
 
 
@@ -101,7 +102,8 @@ def plan_command(options: Namespace) -> None:
     speed = None
     if options.steps:
         speed = calibrate(config, train_config, train_ids, val_ids, options.steps, options.out)
-    print(plan_run(config, train_config, len(train_ids), len(val_ids), speed).table())
+    n_train, n_val = len(train_ids), len(val_ids)
+    print(plan_run(config, train_config, n_train, n_val, speed, corpus.text).table())
 
 
 def generate_command(options: Namespace) -> None:
@@ -162,18 +164,18 @@ def encode_splits(text: str, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
     return torch.tensor(tokenizer.encode(train_text)), torch.tensor(tokenizer.encode(val_text))
 
 
-def describe_best(result: TrainResult, n_tokens: int, n_bytes: int) -> str:
+def describe_best(result: TrainResult, n_tokens: int, n_bytes: int | None) -> str:
     """Return the best validation loss, in nats per token and in bits per byte, as text.
 
     Args:
         n_tokens, n_bytes: the length of the validation split, in tokens and in bytes of utf-8.
+            n_bytes is None if the tokenizer has lost characters. Then there are no bits per byte.
     """
     loss, step = result.best["val_loss"], result.best["step"]
-    bits_per_byte = loss * n_tokens / n_bytes / math.log(2)
-    return (
-        f"best validation loss {loss:.4f} nats per token, {bits_per_byte:.4f} bits per byte, "
-        f"at step {step}"
-    )
+    parts = [f"best validation loss {loss:.4f} nats per token"]
+    if n_bytes is not None:
+        parts.append(f"{loss * n_tokens / n_bytes / math.log(2):.4f} bits per byte")
+    return ", ".join([*parts, f"at step {step}"])
 
 
 # The options --------------------------------------------------------------------------------------

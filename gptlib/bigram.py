@@ -40,7 +40,9 @@ The same table can also be learned by gradient descent, as all later models are:
 import torch
 from torch import Tensor, nn
 
-from gptlib.data import check_ids
+from gptlib.data import DataError, check_ids
+
+PIECE = 1 << 20             # `evaluate_bigram` counts so many pairs at a time
 
 
 class Bigram(nn.Module):
@@ -109,3 +111,43 @@ def count_bigrams(ids: Tensor, vocab_size: int) -> Tensor:
     pairs = ids[:-1].long() * vocab_size + ids[1:]
     counts = torch.bincount(pairs, minlength=vocab_size ** 2)
     return counts.view(vocab_size, vocab_size).float()
+
+
+def evaluate_bigram(train_ids: Tensor, val_ids: Tensor, vocab_size: int) -> float:
+    """Return the loss on `val_ids` of the bigram model that is counted on `train_ids`.
+
+    `evaluate(Bigram.from_counts(count_bigrams(train_ids, V)), val_ids, …)` gives the same loss. It
+    needs a table of V·V numbers, which is too large for a vocabulary of many thousand tokens. This
+    function counts only the pairs that occur in `val_ids`.
+
+    Args:
+        train_ids, val_ids: tokens, (N,) each.
+
+    Returns:
+        the mean of -ln P in nats per token. P is smoothed with s = 1, as in `Bigram.from_counts`.
+
+    Raises:
+        DataError: `val_ids` has fewer than two tokens.
+        ValueError: an id is not between 0 and vocab_size - 1.
+    """
+    if len(val_ids) < 2:
+        raise DataError(
+            f"a pair needs two tokens, but val_ids has {len(val_ids)}: take a longer text"
+        )
+    check_ids(train_ids, vocab_size)
+    check_ids(val_ids, vocab_size)
+    val_pairs = val_ids[:-1].long() * vocab_size + val_ids[1:]
+    # pairs: the different pairs, sorted. index: for each pair of val_ids its position in `pairs`.
+    pairs, index = val_pairs.unique(return_inverse=True)
+    pair_counts = torch.zeros(len(pairs), dtype=torch.double)
+    # In pieces, so that a long text needs little memory. A piece begins at the last token of the
+    # piece before it.
+    for start in range(0, len(train_ids) - 1, PIECE):
+        ids = train_ids[start:start + PIECE + 1].long()
+        train_pairs = ids[:-1] * vocab_size + ids[1:]
+        nearest = torch.searchsorted(pairs, train_pairs).clamp(max=len(pairs) - 1)
+        occurs = pairs[nearest] == train_pairs
+        pair_counts += torch.bincount(nearest[occurs], minlength=len(pairs))
+    token_counts = torch.bincount(train_ids[:-1], minlength=vocab_size)
+    probabilities = (pair_counts[index] + 1) / (token_counts[val_ids[:-1]] + vocab_size)
+    return -probabilities.log().mean().item()

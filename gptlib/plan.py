@@ -9,6 +9,7 @@ is measured, by `calibrate`, because no formula contains the speed of a machine.
 Units: 1 MB is 10**6 bytes. A FLOP is one addition or one multiplication.
 """
 
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -23,13 +24,14 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from gptlib.checkpoint import save_checkpoint
 from gptlib.config import ConfigError, GPTConfig, TrainConfig
 from gptlib.model import GPT
-from gptlib.train import EVAL_TOKENS, evaluate, make_optimizer, train
+from gptlib.train import EVAL_TOKENS, eval_tokens, evaluate, make_optimizer, train
 from gptlib.variants.build import make_model
 from gptlib.variants.config import VariantConfig
 from gptlib.variants.context_rolling import window_config
 
 FLOAT = 4                       # bytes; weights, gradients and AdamW's averages are float32
 INTEGER = 8                     # bytes; a token and its target are int64
+LIST_ITEM = 9                   # bytes; a list has 8 for each item, and grows by an eighth
 TOKENS_PER_PARAMETER = 20       # Hoffmann et al. 2022 ("Chinchilla"), table 3
 # The first steps of a calibration are slow, because memory is allocated and kernels are selected.
 WARM_UP = 3
@@ -51,7 +53,7 @@ class Plan:
     parameters: dict[str, int]  # by part of the model, and "total"
     flops_per_token: int        # of training: forward and backward pass
     memory: dict[str, int]      # bytes by part
-    peak: int                   # bytes at the fullest moment, without Python, PyTorch and the text
+    peak: int                   # bytes at the fullest moment, without Python and PyTorch
     peak_moment: str            # the name of that moment
     tokens: int                 # that the run reads; a token that is read twice counts twice
     epochs: float               # how many times the run reads the training split
@@ -132,26 +134,31 @@ class Plan:
 
 
 def plan_run(config: GPTConfig, train_config: TrainConfig, train_tokens: int, val_tokens: int,
-             speed: Speed | None = None) -> Plan:
+             speed: Speed | None = None, text: str = "") -> Plan:
     """Return the plan of `train(make_model(config), …, config.block_size, train_config)`.
 
     Args:
         train_tokens, val_tokens: the lengths of the two splits.
         speed: from `calibrate`. Without it the plan has no times.
+        text: the corpus, if it stays in memory during the run. Its bytes count as memory.
     """
     # The device "meta" gives tensors with shapes but without memory, so any size is possible.
     with torch.device("meta"):
         model = make_model(config)
+    text_bytes = sys.getsizeof(text)
     memory = memory_parts(config, train_config, model)
-    extra_bytes = peak_moments(config, train_config, memory, val_tokens)
-    peak_moment = max(extra_bytes, key=extra_bytes.get)
-    always = memory["weights"] + memory["gradients"] + memory["AdamW state"]
+    memory["text and tokens"] = text_bytes + INTEGER * (train_tokens + val_tokens)
+    moments = {
+        **training_moments(config, train_config, model, memory, val_tokens),
+        "the encoding of the text": encoding_bytes(memory, train_tokens, text_bytes),
+    }
+    peak_moment = max(moments, key=moments.get)
     tokens = train_config.max_steps * train_config.batch_size * config.block_size
     return Plan(
         parameters=model.parameter_table(),
         flops_per_token=flops_per_token(config, model),
         memory=memory,
-        peak=always + extra_bytes[peak_moment],
+        peak=moments[peak_moment],
         peak_moment=peak_moment,
         tokens=tokens,
         epochs=tokens / train_tokens,
@@ -221,24 +228,29 @@ def memory_parts(config: GPTConfig, train_config: TrainConfig, model: GPT) -> di
     }
 
 
-def peak_moments(config: GPTConfig, train_config: TrainConfig, memory: dict[str, int],
-                 val_tokens: int) -> dict[str, int]:
-    """Return three moments of a run that need much memory, with the bytes that each one adds.
-
-    The bytes come on top of weights, gradients and optimizer state.
-    """
+def training_moments(config: GPTConfig, train_config: TrainConfig, model: GPT,
+                     memory: dict[str, int], val_tokens: int) -> dict[str, int]:
+    """Return three moments of the training that need much memory, with the bytes of each."""
     tokens_per_step = train_config.batch_size * config.block_size
     logits = FLOAT * config.vocab_size * tokens_per_step
-    windows = max(1, EVAL_TOKENS // config.block_size)
+    windows = max(1, min(EVAL_TOKENS, eval_tokens(model)) // config.block_size)
     tokens_per_evaluation = min(windows * config.block_size, val_tokens)
     weights, file = memory["weights"], memory["weights"] + memory["AdamW state"]
+    always = file + memory["gradients"] + memory["text and tokens"]
     return {
         # The gradients of the logits and of the log-probabilities.
-        "a training step": memory["activations"] + 2 * logits,
-        "an evaluation": tokens_per_evaluation * evaluation_bytes(config),
+        "a training step": always + memory["activations"] + 2 * logits,
+        "an evaluation": always + tokens_per_evaluation * evaluation_bytes(config),
         # A copy of the weights. The content of the file exists twice.
-        "the writing of a checkpoint": weights + 2 * file,
+        "the writing of a checkpoint": always + weights + 2 * file,
     }
+
+
+def encoding_bytes(memory: dict[str, int], train_tokens: int, text_bytes: int) -> int:
+    """Return the bytes at the moment when the text is encoded, before the training."""
+    splits = text_bytes                 # the two splits are copies of the text
+    token_list = LIST_ITEM * train_tokens
+    return memory["weights"] + memory["text and tokens"] + splits + token_list
 
 
 def activation_bytes(config: GPTConfig) -> int:

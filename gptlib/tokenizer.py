@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 import string
+from collections import Counter
 from collections.abc import Iterable
 from typing import Protocol, Self, runtime_checkable
 
@@ -46,12 +47,18 @@ class CharTokenizer:
         self.alphabet = "".join(sorted(set(alphabet)))
         if not self.alphabet:
             raise TokenizerError("the alphabet is empty: give at least one character")
+        check_surrogates(self.alphabet)
         self.vocab_size = len(self.alphabet)
         self.ids = {character: i for i, character in enumerate(self.alphabet)}
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Return the tokenizer whose alphabet is the set of all characters in `text`."""
+        """Return the tokenizer whose alphabet is the set of all characters in `text`.
+
+        Raises:
+            TokenizerError: `text` is empty or contains half a surrogate pair.
+        """
+        check_surrogates(text)
         return cls(text)
 
     def encode(self, text: str) -> list[int]:
@@ -155,6 +162,19 @@ class LowercaseTokenizer:
         return cls(saved["vocab_size"])
 
 
+def unknown_share(tokenizer: Tokenizer, text: str) -> float:
+    """Return what share of the characters of `text` the tokenizer replaces by `<?>`.
+
+    Only LowercaseTokenizer does so. The characters are lost, so that a loss on this text cannot be
+    given in bits per byte.
+    """
+    if not isinstance(tokenizer, LowercaseTokenizer):
+        return 0.0
+    counts = Counter(text.lower())
+    n_unknown = sum(n for character, n in counts.items() if character not in tokenizer.ids)
+    return n_unknown / max(1, counts.total())
+
+
 def fingerprint(tokenizer: Tokenizer) -> str:
     """Return 16 hexadecimal digits of the tokenizer's sha256.
 
@@ -177,6 +197,22 @@ def checked_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
                 f"id {i} is not in the range 0 … {vocab_size - 1} of this tokenizer"
             )
     return ids
+
+
+def check_surrogates(text: str, offset: int = 0) -> None:
+    """Raise a TokenizerError if `text` contains half a surrogate pair. No file can store it.
+
+    Args:
+        offset: the position of `text` in a longer text. The error gives the position in that text.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"character {text[error.start]!r} at position {offset + error.start} is half a "
+            "surrogate pair, which utf-8 cannot encode: replace the character, or read the text "
+            "again with the right encoding"
+        ) from None
 
 
 def shorten(text: str, length: int = 80) -> str:

@@ -14,7 +14,7 @@ loss, saves checkpoints, and can continue a run that was stopped.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -39,6 +39,7 @@ from gptlib.run import (
 from gptlib.tokenizer import Tokenizer
 
 EVAL_TOKENS = 8192          # tokens in one batch of an evaluation
+EVAL_NUMBERS = 1 << 25      # logits in one batch of an evaluation, at most
 NO_TARGET = -100            # a target with this value carries no loss
 
 # A batch: x and y, (B, T) each, and if the model needs one, a document mask (B, 1, T, T).
@@ -155,7 +156,7 @@ def evaluate_batches(model: nn.Module, batches: Iterable[Batch]) -> tuple[float,
     device = device_of(model)
     loss, hits, n_targets = 0.0, 0, 0
     with evaluating(model):
-        for x, y, *mask in batches:
+        for x, y, *mask in small_batches(model, batches):
             logits = model(x.to(device), **mask_argument(mask, device)).flatten(0, 1)   # (B·T, V)
             y = y.to(device).flatten()                                                  # (B·T,)
             loss += F.cross_entropy(logits, y, ignore_index=NO_TARGET, reduction="sum").item()
@@ -166,6 +167,24 @@ def evaluate_batches(model: nn.Module, batches: Iterable[Batch]) -> tuple[float,
             f"the validation batches have no targets, because all of them are {NO_TARGET}"
         )
     return loss / n_targets, hits / n_targets
+
+
+def small_batches(model: nn.Module, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield the rows of `batches` in the same order, so few at a time that they fit into memory.
+
+    With a small vocabulary they are the batches themselves.
+    """
+    most_tokens = eval_tokens(model)
+    for batch in batches:
+        rows = max(1, most_tokens // batch[0].shape[1])
+        yield from zip(*(tensor.split(rows) for tensor in batch), strict=True)
+
+
+def eval_tokens(model: nn.Module) -> int:
+    """Return how many tokens `model` reads at most at once in an evaluation."""
+    # No token has more logits than the longest dimension of all weights.
+    longest = max(max(weight.shape, default=1) for weight in model.parameters())
+    return EVAL_NUMBERS // longest
 
 
 def batch_loss(

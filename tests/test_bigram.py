@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from gptlib import Bigram, count_bigrams, evaluate
+import gptlib.bigram
+from gptlib import Bigram, count_bigrams, evaluate, evaluate_bigram
+from gptlib.data import DataError
 
 
 @given(st.lists(st.integers(0, 4), max_size=40))
@@ -85,3 +87,42 @@ def test_counted_table_has_the_lowest_loss_on_its_own_text():
 def test_config_dict_builds_the_model_again():
     model = Bigram(7)
     assert Bigram(**model.config_dict()).table.weight.shape == model.table.weight.shape
+
+
+# evaluate_bigram
+
+
+def table_loss(train_ids, val_ids, vocab_size):
+    loss, _ = evaluate(Bigram.from_counts(count_bigrams(train_ids, vocab_size)), val_ids, 8)
+    return loss
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 7, 1000])
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=40),
+       st.lists(st.integers(0, 4), min_size=9, max_size=40))
+def test_the_loss_without_a_table_equals_that_of_the_table(piece, train_ids, val_ids):
+    train_ids, val_ids = torch.tensor(train_ids), torch.tensor(val_ids)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gptlib.bigram, "PIECE", piece)
+        loss = evaluate_bigram(train_ids, val_ids, 5)
+    assert loss == pytest.approx(table_loss(train_ids, val_ids, 5), rel=1e-6)
+
+
+def test_the_loss_without_a_table_takes_int32_ids():
+    ids = torch.randint(60_000, (500,), generator=torch.Generator().manual_seed(0))
+    assert evaluate_bigram(ids.int(), ids.int(), 60_000) == evaluate_bigram(ids, ids, 60_000)
+
+
+def test_a_vocabulary_of_a_million_tokens_can_be_evaluated():
+    """A table would have 10¹² numbers."""
+    ids = torch.arange(2000) * 500
+    loss = evaluate_bigram(ids, ids, 10 ** 6)
+    # Each token of the text is followed by one token, once.
+    assert loss == pytest.approx(-math.log(2 / (1 + 10 ** 6)), rel=1e-12)
+
+
+def test_the_loss_of_one_token_is_an_error():
+    with pytest.raises(DataError, match="a pair needs two tokens, but val_ids has 1"):
+        evaluate_bigram(torch.arange(5), torch.tensor([1]), 5)
+    with pytest.raises(ValueError, match="token ids run from 0 to 4, but the model knows 0 … 3"):
+        evaluate_bigram(torch.arange(5), torch.tensor([1, 2]), 4)

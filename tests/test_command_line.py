@@ -107,6 +107,15 @@ def test_the_lowercase_tokenizer_can_be_selected(tmp_path, capsys):
     assert text.startswith("What is ∞?")
 
 
+def test_bits_per_byte_are_printed_only_if_no_character_is_lost(tmp_path, capsys):
+    train(tmp_path, "--tokenizer", "lowercase")
+    assert "bits per byte, at step" in capsys.readouterr().out
+    train(tmp_path / "lost", "--tokenizer", "lowercase", "--corpus", "text:" + "abc∞" * 100)
+    output = capsys.readouterr().out
+    assert output.count("25.00% of the characters have no token and become <?>") == 1
+    assert "nats per token, at step" in output and "bits per byte, at step" not in output
+
+
 def test_the_bpe_tokenizer_is_trained_on_the_training_split_and_bits_per_byte_are_reported(
     tmp_path, capsys
 ):

@@ -1,7 +1,12 @@
+import bz2
+import gzip
 import hashlib
 import io
+import lzma
 import os
+import re
 import socket
+from pathlib import Path
 
 import pytest
 import requests
@@ -188,6 +193,24 @@ def test_a_glob_gives_the_files_that_match(checkout):
     assert load_corpus("a*.md").text == "a1.md\n\na2.md"
 
 
+def test_the_ending_txt_is_matched_in_any_case(checkout):
+    (checkout / "poems").mkdir()
+    for name in ("POEM.TXT", "a.Txt", "b.txt", "c.txtx", "txt"):
+        (checkout / "poems" / name).write_text(name, encoding="utf-8")
+    assert load_corpus("poems").text == "POEM.TXT\n\na.Txt\n\nb.txt"
+
+
+def test_a_path_object_is_read_as_a_file_or_a_folder(checkout):
+    (checkout / "poems").mkdir()
+    (checkout / "poems/auto").write_text("to be", encoding="utf-8")
+    (checkout / "poems/a.txt").write_text("or not", encoding="utf-8")
+    assert load_corpus(checkout / "poems/a.txt") == load_corpus("poems/a.txt")
+    assert load_corpus(checkout / "poems").text == "or not"
+    # A file may have the name of a corpus.
+    os.chdir("poems")
+    assert load_corpus(Path("auto")).text == "to be"
+
+
 def test_a_folder_whose_name_looks_like_a_glob_is_read_as_a_folder(checkout):
     (checkout / "p[1]").mkdir()
     (checkout / "p[1]/a.txt").write_text("to be", encoding="utf-8")
@@ -219,6 +242,56 @@ def test_the_error_for_another_encoding_names_the_byte_and_its_offset(checkout, 
     message = rf"latin.txt is not utf-8 text: byte 0xe9 at offset {offset}; save it as utf-8 first"
     with pytest.raises(DataError, match=message):
         load_corpus("latin.txt")
+
+
+ENGLISH = "To be, or not to be\n"
+
+
+@pytest.mark.parametrize("content, recognised", [
+    (b"PK\x03\x04\x14\0", "is a zip archive, such as .zip, .docx, .odt or .epub"),
+    (gzip.compress(b"to be"), "is a gzip archive, not plain text: unpack it"),
+    (bz2.compress(b"to be"), "is a bzip2 archive, not plain text: unpack it"),
+    (lzma.compress(b"to be"), "is an xz archive, not plain text: unpack it"),
+    (b"%PDF-1.4\n1 0 obj", 'is a PDF document, not plain text: save it as plain text first'),
+    (b"{\\rtf1\\ansi to be}", "is a document in Rich Text Format (RTF), not plain text"),
+    (b"\x89PNG\r\n\x1a\n\0", "is a PNG image, not plain text: give a text file"),
+    (ENGLISH.encode("utf-16"), "is text in UTF-16 or UTF-32, not in utf-8: save it as utf-8"),
+    (ENGLISH.encode("utf-32"), "is text in UTF-16 or UTF-32, not in utf-8: save it as utf-8"),
+    (ENGLISH.encode("utf-16-le"), "seems to be text in UTF-16, not in utf-8: save it as utf-8"),
+    (ENGLISH.encode("utf-16-be"), "seems to be text in UTF-16, not in utf-8: save it as utf-8"),
+    (b"to be\0or not", "is not plain text: it has a byte 0 at offset 5"),
+    (b"\x7fELF\2\1\1" + bytes(100), "is not plain text: it has a byte 0 at offset 7"),
+])
+def test_a_file_that_is_no_text_is_refused_and_its_kind_is_named(checkout, content, recognised):
+    (checkout / "a.txt").write_bytes(content)
+    for name in ("a.txt", str(checkout), "*.txt"):
+        with pytest.raises(DataError, match=re.escape(f"a.txt {recognised}")) as caught:
+            load_corpus(name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["PK: a play", "%d of PDF", "{rtf}", "7z", "GIFs and BZh", "\x7f"])
+def test_a_text_that_only_resembles_another_kind_of_file_is_read(checkout, text):
+    (checkout / "a.txt").write_text(text, encoding="utf-8")
+    assert load_corpus("a.txt").text == text
+
+
+def test_a_text_with_the_character_0_is_refused_with_its_position():
+    with pytest.raises(DataError, match=r"corpus 'text' has the character U\+0000 at position 5"):
+        load_corpus("text:to be\0or not")
+
+
+def test_half_a_surrogate_pair_is_refused_with_its_position():
+    message = r"corpus 'text': character '\\udcff' at position 6 is half a surrogate pair"
+    with pytest.raises(DataError, match=message):
+        load_corpus("text:to be \udcff")
+
+
+@pytest.mark.parametrize("name", [None, 3, b"auto", ["auto"], 1.5, True])
+def test_a_name_that_is_no_string_and_no_path_is_refused(name):
+    message = f"the name of a corpus should be a string or a Path, not {type(name).__name__}"
+    with pytest.raises(DataError, match=message):
+        load_corpus(name)
 
 
 def test_the_error_for_an_unknown_name_suggests_the_nearest_one():

@@ -27,6 +27,17 @@ def test_loss_of_longer_tokens_is_converted_to_bits_per_character(tmp_path):
     assert row["bits_per_character"] == pytest.approx(1, rel=1e-12)
 
 
+def test_a_text_with_lost_characters_has_no_bits_per_character_and_per_byte(tmp_path):
+    lost = save(tmp_path, model="lowercase", val_text="to be <?><?>")
+    assert lost["bits_per_character"] is None and lost["bits_per_byte"] is None
+    assert lost["val_loss"] == 1.0
+    table = leaderboard(read_results(tmp_path))
+    assert "01_bigram           lowercase       its tokenizer has lost characters" in table
+    # Here the text itself contains these three characters.
+    same = save(tmp_path, val_text="<?>", corpus=Corpus("play", "to <?>", "a book"))
+    assert same["bits_per_character"] == pytest.approx(1 / math.log(2))
+
+
 def test_saved_row_is_read_unchanged(tmp_path):
     row = save(tmp_path, seed=3)
     assert read_results(tmp_path) == [row]

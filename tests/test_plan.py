@@ -1,7 +1,11 @@
 """A plan counts what a real model and a real run need: parameters, FLOP, bytes and seconds."""
 
 import json
+import os
+import random
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +20,15 @@ import gptlib.plan
 from gptlib import GPT, GPTConfig, TrainConfig, get_batch, train
 from gptlib.__main__ import main
 from gptlib.config import ConfigError
-from gptlib.plan import Speed, calibrate, clock, plan_run, readable
+from gptlib.plan import (
+    Speed,
+    calibrate,
+    clock,
+    memory_parts,
+    plan_run,
+    readable,
+    training_moments,
+)
 from gptlib.plot import new_figure, plot_memory
 from gptlib.train import make_optimizer
 from gptlib.variants.build import make_model
@@ -41,9 +53,9 @@ SHAPES = {
 each_shape = pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
 
 
-def plan(config, train_tokens=10_000, val_tokens=1_000, speed=None, **training):
+def plan(config, train_tokens=10_000, val_tokens=1_000, speed=None, text="", **training):
     train_config = TrainConfig(**{"batch_size": 4} | training)
-    return plan_run(config, train_config, train_tokens, val_tokens, speed)
+    return plan_run(config, train_config, train_tokens, val_tokens, speed, text)
 
 
 def loss_of(model, config, B=4):
@@ -123,31 +135,128 @@ def test_weights_gradients_and_optimizer_state_are_counted_to_the_byte(config):
     assert memory["AdamW state"] == nbytes(states)
 
 
-def training_step_bytes(memory, weights):
+def in_training(memory):
+    return 2 * memory["weights"] + memory["AdamW state"] + memory["text and tokens"]
+
+
+def training_step_bytes(memory):
     gradients_of_logits = 2 * 4 * 65 * 200 * 64
-    return memory["activations"] + gradients_of_logits
+    return in_training(memory) + memory["activations"] + gradients_of_logits
 
 
-def evaluation_bytes(memory, weights):
-    return 8192 * 4 * (11 * 128 + 65)
+def evaluation_bytes(memory):
+    return in_training(memory) + 8192 * 4 * (11 * 128 + 65)
 
 
-def checkpoint_bytes(memory, weights):
-    copy = weights
-    return copy + 2 * (weights + memory["AdamW state"])
+def evaluation_with_many_tokens_bytes(memory):
+    logits = 2 ** 25 // 30_000 // 64 * 64 * 30_000
+    final_states = 2 ** 25 // 30_000 // 64 * 64 * 2 * 128
+    return in_training(memory) + 4 * (2 * logits + final_states)
 
 
-@pytest.mark.parametrize("moment, settings, extra_bytes", [
-    ("a training step", {"batch_size": 200}, training_step_bytes),
-    ("an evaluation", {"batch_size": 1, "val_tokens": 100_000}, evaluation_bytes),
-    ("the writing of a checkpoint", {"batch_size": 1, "val_tokens": 65}, checkpoint_bytes),
+def checkpoint_bytes(memory):
+    copy = memory["weights"]
+    return in_training(memory) + copy + 2 * (memory["weights"] + memory["AdamW state"])
+
+
+def encoding_bytes(memory):
+    splits, list_of_tokens = sys.getsizeof(LONG_TEXT), 9 * 9_000_000
+    return memory["weights"] + memory["text and tokens"] + splits + list_of_tokens
+
+
+LONG_TEXT = "∞" * 10_000_000
+LONG = {"train_tokens": 9_000_000, "val_tokens": 1_000_000, "text": LONG_TEXT}
+
+
+@pytest.mark.parametrize("moment, V, settings, expected", [
+    ("a training step", 65, {"batch_size": 200}, training_step_bytes),
+    ("an evaluation", 65, {"batch_size": 1, "val_tokens": 100_000}, evaluation_bytes),
+    ("an evaluation", 30_000, {"batch_size": 1, "val_tokens": 100_000},
+     evaluation_with_many_tokens_bytes),
+    ("the writing of a checkpoint", 65, {"batch_size": 1, "val_tokens": 65}, checkpoint_bytes),
+    ("the encoding of the text", 65, {"batch_size": 1} | LONG, encoding_bytes),
 ])
-def test_the_peak_is_at_the_fullest_of_three_moments(moment, settings, extra_bytes):
-    planned = plan(GPTConfig(65), **settings)
-    weights = 4 * planned.parameters["total"]
-    always = 2 * weights + planned.memory["AdamW state"]
+def test_the_peak_is_at_the_fullest_of_four_moments(moment, V, settings, expected):
+    planned = plan(GPTConfig(V), **settings)
+    assert planned.memory["weights"] == 4 * planned.parameters["total"]
     assert planned.peak_moment == moment
-    assert planned.peak == always + extra_bytes(planned.memory, weights)
+    assert planned.peak == expected(planned.memory)
+
+
+def test_the_memory_of_an_evaluation_does_not_grow_with_the_vocabulary():
+    """Without a bound, 32,000 tokens would need 2 GB of logits at a time."""
+    evaluation = {}
+    for V in (4096, 32_000, 128_000):
+        config = GPTConfig(V)
+        model = make_model(config)
+        memory = memory_parts(config, TrainConfig(), model) | {"text and tokens": 0}
+        moments = training_moments(config, TrainConfig(), model, memory, 10 ** 6)
+        evaluation[V] = moments["an evaluation"] - in_training(memory)
+    assert evaluation[32_000] <= evaluation[4096] == 8192 * 4 * (2 * 4096 + 2 * 128)
+    assert evaluation[128_000] <= evaluation[4096]
+
+
+def test_the_text_and_the_tokens_are_counted_to_the_byte():
+    text = "a" * 1000 + "∞"
+    with_text = plan(SMALL, 900, 101, text=text).memory["text and tokens"]
+    assert with_text == sys.getsizeof(text) + torch.zeros(1001, dtype=torch.long).nbytes
+
+
+# Trains once, so that PyTorch and matplotlib are loaded. Then measures the memory of a second run.
+MEASURE_A_RUN = '''
+import contextlib, io, json, re, sys
+import psutil
+from gptlib.__main__ import main
+
+def peak():
+    """Return the highest memory of this process. ru_maxrss would include its parent's."""
+    kibibytes = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())
+    return 1024 * int(kibibytes[1])
+
+def run(command, *options):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert main([command, "--device", "cpu", "--max-steps", "2", *options]) == 0
+    return printed.getvalue()
+
+corpus, out, *shape = sys.argv[1:]
+tiny = ["--n-layer", "1", "--n-head", "1", "--n-embd", "8", "--block-size", "8"]
+run("train", "--corpus", "text:" + "to be " * 100, "--out", out + "/tiny", *tiny)
+before = psutil.Process().memory_info().rss
+table = run("plan", "--corpus", corpus, "--steps", "0", *shape)
+run("train", "--corpus", corpus, "--out", out + "/measured", *shape)
+print(json.dumps({"table": table, "bytes": peak() - before}))
+'''
+
+
+def letters(n_different, n):
+    """Return a text of n characters of which n_different are different."""
+    different = [chr(0x4E00 + i) for i in range(n_different)]
+    return "".join(different + random.Random(0).choices(different, k=n - n_different))
+
+
+TINY_SHAPE = ["--n-layer", "1", "--n-head", "1", "--n-embd", "8", "--block-size", "8",
+              "--batch-size", "2"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux counts it")
+@pytest.mark.parametrize("text, shape", [
+    (letters(9_000, 60_000), []),
+    (letters(20_000, 60_000), []),
+    ("to be, or not to be, that is the question\n" * 100_000, TINY_SHAPE),
+], ids=["9,000 different characters", "20,000 different characters", "a long text"])
+def test_a_run_of_the_command_line_needs_the_planned_memory_within_a_quarter(tmp_path, text, shape):
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    # With this variable glibc returns freed blocks at once (see benchmarks/plan.py).
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MPLBACKEND": "Agg"}
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE_A_RUN, tmp_path / "a.txt", tmp_path, *shape],
+        stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    measured = json.loads(done.stdout.splitlines()[-1])
+    number, unit = re.search(r"memory: peak +([\d.]+) (.)B", measured["table"]).groups()
+    planned = float(number) * {"M": 1e6, "G": 1e9}[unit]
+    assert measured["bytes"] == pytest.approx(planned, rel=0.25)
 
 
 @pytest.mark.parametrize("max_steps, eval_interval", [(6, 2), (6, 4), (3, 10), (1, 1)])

@@ -39,6 +39,49 @@ def test_each_output_has_its_own_scale():
         assert error <= 0.03 * exact[:, row].abs().max()
 
 
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("out_features", [1, 2, 3, 5, 7, 15, 16, 17, 33, 65])
+def test_every_width_gives_the_product_with_the_rounded_weights(out_features, n_rows):
+    """The kernel itself reads past the end of a row if the width is not a multiple of 16."""
+    torch.manual_seed(0)
+    for in_features in range(1, 81):
+        linear = nn.Linear(in_features, out_features)
+        layer, x = Int8Linear(linear), torch.randn(n_rows, in_features)
+        weight = layer.weight[:, :in_features].float() * layer.scale.float()[:, None]
+        expected = x.bfloat16().float() @ weight.T + linear.bias
+        assert (weight - linear.weight).abs().max() <= 0.01 * linear.weight.abs().max()
+        # bfloat16 stores 8 binary digits.
+        assert_close(layer(x), expected, rtol=2 ** -7, atol=2 ** -7)
+
+
+@pytest.mark.parametrize("shape", [(20,), (0, 20), (2, 0, 20), (2, 3, 4, 20)])
+def test_inputs_of_every_shape_give_outputs_of_the_shape_of_a_linear_layer(shape):
+    exact, rounded = run_both(nn.Linear(20, 3), torch.ones(shape))
+    assert rounded.shape == exact.shape
+    assert_close(rounded, exact, rtol=0.05, atol=0.05)
+
+
+def test_an_input_that_is_a_transposed_view_gives_the_outputs_of_its_copy():
+    x = torch.randn(32, 5).T
+    layer = Int8Linear(nn.Linear(32, 3))
+    assert torch.equal(layer(x), layer(x.contiguous()))
+
+
+@pytest.mark.parametrize("width", [19, 21, 32])
+def test_an_input_of_another_width_is_refused(width):
+    with pytest.raises(RuntimeError):
+        Int8Linear(nn.Linear(20, 3))(torch.ones(2, width))
+
+
+@pytest.mark.parametrize("n_embd", [1, 7, 20, 100])
+def test_a_gpt_of_any_width_can_be_copied(n_embd):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(vocab_size=65, block_size=8, n_layer=2, n_head=1, n_embd=n_embd)).eval()
+    idx = torch.randint(65, (2, 8))
+    with torch.no_grad():
+        assert_close(int8_copy(model)(idx), model(idx), atol=0.03, rtol=0)
+
+
 def make_gpt(tie_weights):
     torch.manual_seed(0)
     return GPT(GPTConfig(vocab_size=31, block_size=12, n_layer=2, n_head=2, n_embd=32,

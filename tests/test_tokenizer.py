@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gptlib import BPETokenizer, CharTokenizer, LowercaseTokenizer, make_tokenizer
 from gptlib.bpe import load_tokenizer, save_tokenizer
 from gptlib.data import split
-from gptlib.tokenizer import Tokenizer, TokenizerError, fingerprint
+from gptlib.tokenizer import Tokenizer, TokenizerError, fingerprint, unknown_share
 
 LOWERCASE_CHARACTERS = "".join(c for c in string.printable if c not in string.ascii_uppercase)
 BPE = BPETokenizer.train("abc abc ü∞ü∞", 262, special_tokens=["<|end|>"])
@@ -131,6 +131,17 @@ def test_empty_alphabet_is_refused():
         CharTokenizer("")
 
 
+def test_half_a_surrogate_pair_is_refused_with_its_position():
+    """No file can store it, so no checkpoint could be saved with such an alphabet."""
+    message = r"character '\\ud83d' at position {} is half a surrogate pair"
+    for make in (CharTokenizer.from_text, lambda text: make_tokenizer("char", text)):
+        with pytest.raises(TokenizerError, match=message.format(6)):
+            make("abcabc\ud83d")
+    with pytest.raises(TokenizerError, match=message.format(3)):
+        CharTokenizer("abc\ud83d")
+    assert CharTokenizer.from_text("\U0001f600").vocab_size == 1
+
+
 # LowercaseTokenizer -------------------------------------------------------------------------------
 
 def test_lowercase_alphabet_has_the_published_order():
@@ -192,6 +203,26 @@ def test_make_tokenizer_chooses_the_tokenizer_by_name():
     bpe = make_tokenizer("bpe", TEXT, vocab_size=265)
     assert isinstance(bpe, BPETokenizer)
     assert bpe.vocab_size == 265
+
+
+@pytest.mark.parametrize(("text", "share"), [
+    ("To be, or not to be", 0), ("", 0), ("ab∞d", 0.25), ("Ω" * 3 + "a", 0.75), ("<?>", 0),
+])
+def test_the_share_of_characters_without_a_token_is_counted(text, share):
+    assert unknown_share(LowercaseTokenizer(), text) == share
+    assert share == LowercaseTokenizer().encode(text).count(0) / max(1, len(text))
+    assert unknown_share(CharTokenizer("a"), text) == unknown_share(BPE, text) == 0
+
+
+def test_make_tokenizer_says_in_one_line_what_share_of_the_characters_is_lost(capsys):
+    make_tokenizer("lowercase", "Ω" * 81 + "a" * 19)
+    assert capsys.readouterr().out == (
+        "lowercase: 81.00% of the characters have no token and become <?>, so losses are not given "
+        "in bits per byte\n"
+    )
+    make_tokenizer("lowercase", "To be")
+    make_tokenizer("char", "Ω")
+    assert capsys.readouterr().out == ""
 
 
 def test_merges_are_learned_from_the_training_split_only():

@@ -130,6 +130,40 @@ def test_evaluation_does_not_depend_on_the_number_of_windows_in_a_batch(gpt, mon
     assert in_many_batches == pytest.approx(in_one_batch, rel=1e-6)
 
 
+class CountsTokens(Bigram):
+    """A bigram that lists how many tokens it reads at once."""
+
+    def __init__(self, vocab_size):
+        super().__init__(vocab_size)
+        self.tokens = []
+
+    def forward(self, idx):
+        self.tokens.append(idx.numel())
+        return super().forward(idx)
+
+
+def test_evaluation_with_a_large_vocabulary_reads_few_tokens_at_a_time(monkeypatch):
+    """The number of logits at a time has a bound, also for batches that are given."""
+    monkeypatch.setattr(import_module("gptlib.train"), "EVAL_NUMBERS", 3 * BLOCK_SIZE * 1000)
+    small, large = CountsTokens(V), CountsTokens(1000)
+    nn.init.normal_(large.table.weight)
+    one_batch = text_windows(IDS, BLOCK_SIZE)
+    losses = {evaluate(large, IDS, BLOCK_SIZE), evaluate_batches(large, one_batch)}
+    assert max(large.tokens) == 3 * BLOCK_SIZE
+    assert sum(large.tokens) == 2 * (len(IDS) - 1)
+    expected = F.cross_entropy(large(IDS[:-1]), IDS[1:]).item()
+    assert [loss for loss, _ in losses] == [pytest.approx(expected, rel=1e-5)]
+    evaluate(small, IDS, BLOCK_SIZE)
+    assert small.tokens == [x.numel() for x, _ in one_batch]
+
+
+def test_a_document_mask_is_cut_like_its_batch(gpt, monkeypatch):
+    batch = batch_with_documents(0)
+    whole = evaluate_batches(gpt(), [batch])
+    monkeypatch.setattr(import_module("gptlib.train"), "EVAL_NUMBERS", 1)
+    assert evaluate_batches(gpt(), [batch]) == pytest.approx(whole, rel=1e-6)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluation_is_without_dropout_and_restores_the_mode(gpt, tiny, training):
     model = gpt().train(training)

@@ -6,7 +6,13 @@ from pathlib import Path
 from gptlib.bpe.fast import BPETokenizer
 from gptlib.config import did_you_mean
 from gptlib.data import split
-from gptlib.tokenizer import CharTokenizer, LowercaseTokenizer, Tokenizer, TokenizerError
+from gptlib.tokenizer import (
+    CharTokenizer,
+    LowercaseTokenizer,
+    Tokenizer,
+    TokenizerError,
+    unknown_share,
+)
 
 TOKENIZERS = {
     "char": CharTokenizer,
@@ -17,6 +23,8 @@ TOKENIZERS = {
 
 def make_tokenizer(name: str, text: str, vocab_size: int = 512) -> Tokenizer:
     """Return the tokenizer for a training run on `text`.
+
+    If "lowercase" has no token for some characters, one printed line says how many they are.
 
     Args:
         name: "char", "lowercase" or "bpe".
@@ -32,7 +40,14 @@ def make_tokenizer(name: str, text: str, vocab_size: int = 512) -> Tokenizer:
     if name == "char":
         return CharTokenizer.from_text(text)
     if name == "lowercase":
-        return LowercaseTokenizer()
+        tokenizer = LowercaseTokenizer()
+        share = unknown_share(tokenizer, text)
+        if share:
+            print(
+                f"lowercase: {share:.2%} of the characters have no token and become "
+                f"{tokenizer.UNKNOWN}, so losses are not given in bits per byte"
+            )
+        return tokenizer
     return BPETokenizer.train(split(text)[0], vocab_size)
 
 

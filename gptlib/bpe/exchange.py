@@ -10,8 +10,10 @@ tiktoken stores no merges. It stores the rank of each token, {bytes: rank}, and 
 >>> from_ranks(ranks, tokenizer.pattern).merges == tokenizer.merges
 True
 
-A tokenizer and its tiktoken encoding use the same pattern. They may still split a text with a rare
-letter differently, because `regex` and tiktoken may know different versions of Unicode.
+A tokenizer and its tiktoken encoding use the same pattern. They give the same ids to a text whose
+letters both of them know. The package `regex` may know a newer version of Unicode than tiktoken.
+Then the two may split a word with one of the newest letters differently, and its ids differ. Both
+decode their own ids to the same text.
 """
 
 import base64
@@ -94,6 +96,9 @@ def load_tiktoken(path: str | Path, pattern: str = GPT4_PATTERN,
 def to_tiktoken(tokenizer: BPETokenizer, name: str = "gptlib") -> "tiktoken.Encoding":
     """Return a `tiktoken.Encoding` with the same ids. It is faster, because it is written in Rust.
 
+    Words with letters that are newer than tiktoken's version of Unicode may get other ids (see the
+    beginning of this file).
+
     Raises:
         TokenizerError: the merges never produce one of the tokens. tiktoken does not know the
             merges, so it could still produce that token.
@@ -113,5 +118,9 @@ def to_tiktoken(tokenizer: BPETokenizer, name: str = "gptlib") -> "tiktoken.Enco
 
 
 def from_tiktoken(encoding: "tiktoken.Encoding") -> BPETokenizer:
-    """Return the tokenizer with the ids of a `tiktoken.Encoding`."""
+    """Return the tokenizer with the ids of a `tiktoken.Encoding`.
+
+    Words with letters that are newer than tiktoken's version of Unicode may get other ids (see the
+    beginning of this file).
+    """
     return from_ranks(encoding._mergeable_ranks, encoding._pat_str, encoding._special_tokens)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import regex
 
-from gptlib.tokenizer import TokenizerError
+from gptlib.tokenizer import TokenizerError, check_surrogates
 
 # The patterns are those that tiktoken publishes for gpt2 and cl100k_base.
 GPT2_PATTERN = (
@@ -75,14 +75,7 @@ def split_words(pattern: regex.Pattern, text: str, offset: int = 0) -> Iterator[
         TokenizerError: `text` contains half a surrogate pair, or a character that is in no word, or
             the pattern needs more than 10 seconds and a millisecond for each character.
     """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise TokenizerError(
-            f"character {text[error.start]!r} at position {offset + error.start} is half a "
-            "surrogate pair, which utf-8 cannot encode: replace the character, or read the text "
-            "again with the right encoding"
-        ) from None
+    check_surrogates(text, offset)
     # A pattern of a stranger may need exponential time. The published patterns cannot, and without
     # a limit they are faster.
     is_published = pattern.pattern in (GPT2_PATTERN, GPT4_PATTERN)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gptlib.checkpoint import write_atomically
 from gptlib.corpora import Corpus
+from gptlib.tokenizer import LowercaseTokenizer
 
 # The files that decide what a training run computes.
 TRAINING_FILES = (
@@ -34,12 +35,16 @@ def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: in
             be compared between models with different tokenizers.
         more: more facts about the run, such as seeds, steps and the config. `val_tokens` is the
             number of tokens in `val_text`, if a token is not a character.
+
+    If the tokenizer has replaced characters by `<?>`, bits per character and per byte are None.
     """
     nats = val_loss * more.get("val_tokens", len(val_text))
+    unknown = LowercaseTokenizer.UNKNOWN
+    has_lost = unknown in val_text and unknown not in corpus.text
     row = {"chapter": chapter, "model": model, "parameters": parameters, "seconds": seconds,
            "val_loss": val_loss,
-           "bits_per_character": nats * BITS / len(val_text),
-           "bits_per_byte": nats * BITS / len(val_text.encode("utf-8")),
+           "bits_per_character": None if has_lost else nats * BITS / len(val_text),
+           "bits_per_byte": None if has_lost else nats * BITS / len(val_text.encode("utf-8")),
            "vocab_size": vocab_size, "corpus": corpus.name, "corpus_sha256": corpus.sha256, **more}
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -74,6 +79,9 @@ def leaderboard(rows: list[dict]) -> str:
                      "share of ln V")
     lines = [title, _line("", "guessing (ln V)", 0, "0", uniform, uniform)]
     for row in rows:
+        if row["bits_per_character"] is None:
+            lines.append(f"{row['chapter']:<20}{row['model']:<16}its tokenizer has lost characters")
+            continue
         nats = row["bits_per_character"] / BITS
         seconds = f"{row['seconds']:.1f}"
         lines.append(_line(row["chapter"], row["model"], row["parameters"], seconds, nats, uniform))

@@ -30,6 +30,7 @@ import requests
 from gptlib.config import did_you_mean, project_dir
 from gptlib.corpora.theatre import generate
 from gptlib.data import DataError
+from gptlib.tokenizer import TokenizerError, check_surrogates
 
 TINYSHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -38,6 +39,28 @@ TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca5
 
 # This environment variable names a folder. Corpora are searched there before any download.
 DATA_VARIABLE = "GPTLIB_DATA"
+
+# The first bytes of some kinds of files that are no plain text, and what to do about them.
+UNPACK = "unpack it, and give the path of the text inside"
+EXPORT = 'save it as plain text first ("Save as" or "Export" in a word processor)'
+NO_TEXT = "give a text file"
+SIGNATURES = {
+    b"PK\x03\x04": ("a zip archive, such as .zip, .docx, .odt or .epub",
+                    "unpack an archive, or save a document as plain text first"),
+    b"\x1f\x8b": ("a gzip archive", UNPACK),
+    b"BZh9": ("a bzip2 archive", UNPACK),
+    b"\xfd7zXZ\x00": ("an xz archive", UNPACK),
+    b"7z\xbc\xaf\x27\x1c": ("a 7-Zip archive", UNPACK),
+    b"Rar!\x1a\x07": ("a RAR archive", UNPACK),
+    b"\x28\xb5\x2f\xfd": ("a Zstandard archive", UNPACK),
+    b"%PDF": ("a PDF document", EXPORT),
+    b"%!PS": ("a PostScript document", EXPORT),
+    b"{\\rtf": ("a document in Rich Text Format (RTF)", EXPORT),
+    b"\x89PNG": ("a PNG image", NO_TEXT),
+    b"\xff\xd8\xff": ("a JPEG image", NO_TEXT),
+    b"GIF8": ("a GIF image", NO_TEXT),
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old Office document, such as .doc", EXPORT),
+}
 
 # "auto" waits this long for an answer from the network.
 CONNECT_SECONDS = 4
@@ -83,7 +106,7 @@ class Corpus:
         return "\n".join(report)
 
 
-def load_corpus(name: str = "auto") -> Corpus:
+def load_corpus(name: str | Path = "auto") -> Corpus:
     """Return the corpus of that name.
 
     Args:
@@ -91,20 +114,28 @@ def load_corpus(name: str = "auto") -> Corpus:
             - a name in `CORPORA`, such as "tinyshakespeare";
             - "auto", which is tinyshakespeare if it is available. Otherwise it is python_docs, and
               one printed line says so;
-            - the path of a utf-8 text file, of a folder of .txt files, or a glob such as "*.md";
+            - the path of a utf-8 text file, of a folder of .txt files, or a glob such as "*.md".
+              A `Path` is always the path of a file or a folder;
             - "text:" followed by the text itself.
 
     Raises:
-        DataError: the name is unknown, a file is missing or not utf-8, or a download failed. Only
-            "auto" ever replaces one corpus by another.
+        DataError: the name is unknown, a file is missing or is not utf-8 text, or a download
+            failed. Only "auto" ever replaces one corpus by another.
     """
+    if isinstance(name, Path):
+        return _load_files(str(name))
+    if not isinstance(name, str):
+        raise DataError(
+            f"the name of a corpus should be a string or a Path, not {type(name).__name__}: "
+            "to give the text itself, write 'text:' before it"
+        )
     if name == "auto":
         return _tinyshakespeare_or_python_docs()
     if name in CORPORA:
         return CORPORA[name]()
     if name.startswith("text:"):
         text = name.removeprefix("text:")
-        return _check_not_empty(Corpus("text", text, "the string given"))
+        return _check_text(Corpus("text", text, "the string given"))
     return _load_files(name)
 
 
@@ -117,11 +148,11 @@ def _load_files(name: str) -> Corpus:
     path = os.path.expanduser(name)
     base = os.path.basename(os.path.abspath(path))
     if os.path.isfile(path):
-        return _check_not_empty(Corpus(base, _read(Path(path)), base))
+        return _check_text(Corpus(base, _read(Path(path)), base))
     files = _find_files(path)
     if files:
         text = "\n\n".join(_read(file) for file in files)
-        return _check_not_empty(Corpus(base, text, f"{len(files)} files of {base}"))
+        return _check_text(Corpus(base, text, f"{len(files)} files of {base}"))
     if os.path.isdir(path):
         raise DataError(f"folder {name!r} holds no .txt file")
     shown = name if len(name) <= 80 else name[:80] + "…"
@@ -134,30 +165,68 @@ def _load_files(name: str) -> Corpus:
 def _find_files(path: str) -> list[Path]:
     """Return the .txt files in and below the folder `path`, or the files that match a glob.
 
-    They are sorted by name. glob skips hidden folders such as .ipynb_checkpoints.
+    They are sorted by name. "POEM.TXT" is a .txt file too. glob skips hidden folders such as
+    .ipynb_checkpoints.
     """
-    pattern = os.path.join(glob.escape(path), "**", "*.txt") if os.path.isdir(path) else path
+    is_folder = os.path.isdir(path)
+    pattern = os.path.join(glob.escape(path), "**", "*") if is_folder else path
     matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
-    return [match for match in matches if match.is_file()]
+    files = [match for match in matches if match.is_file()]
+    return [file for file in files if file.suffix.lower() == ".txt"] if is_folder else files
 
 
 def _read(path: Path) -> str:
     """Return the text of a utf-8 file with "\\n" as line end, without a byte order mark."""
     try:
-        return path.read_text(encoding="utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not utf-8 text: byte {error.object[error.start]:#04x} at offset "
-            f"{error.start}; save it as utf-8 first"
-        ) from None
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    _check_is_text(path, content)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not utf-8 text: byte {content[error.start]:#04x} at offset "
+            f"{error.start}; save it as utf-8 first"
+        ) from None
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _check_not_empty(corpus: Corpus) -> Corpus:
-    """Return `corpus`, or raise a DataError if its text has nothing but white space."""
-    if not corpus.text.strip():
+def _check_is_text(path: Path, content: bytes) -> None:
+    """Raise a DataError if the bytes of a file are of a kind that is no utf-8 text."""
+    for signature, (kind, advice) in SIGNATURES.items():
+        if content.startswith(signature):
+            raise DataError(f"{path} is {kind}, not plain text: {advice}")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path} is text in UTF-16 or UTF-32, not in utf-8: save it as utf-8 first")
+    offset = content.find(0)
+    if offset < 0:
+        return
+    # In UTF-16, the first or the second byte of every English letter is 0.
+    sample = content[:1000]
+    zeros = sample[::2].count(0), sample[1::2].count(0)
+    if min(zeros) == 0 and max(zeros) >= len(sample) / 4:
+        raise DataError(f"{path} seems to be text in UTF-16, not in utf-8: save it as utf-8 first")
+    raise DataError(
+        f"{path} is not plain text: it has a byte 0 at offset {offset}, which no text contains; "
+        "save it as plain text in utf-8 first"
+    )
+
+
+def _check_text(corpus: Corpus) -> Corpus:
+    """Return `corpus`, or raise a DataError if a tokenizer or a file could not hold its text."""
+    text = corpus.text
+    if not text.strip():
         raise DataError(f"corpus {corpus.name!r} holds no text")
+    if "\0" in text:
+        raise DataError(
+            f"corpus {corpus.name!r} has the character U+0000 at position "
+            f"{text.index(chr(0))}, which no text contains: remove it"
+        )
+    try:
+        check_surrogates(text)
+    except TokenizerError as error:
+        raise DataError(f"corpus {corpus.name!r}: {error}") from None
     return corpus
 
 

@@ -8,6 +8,11 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+# PyTorch's int8 kernel reads past the end of a row whose length is not a multiple of 16. Here every
+# row has a multiple of this length.
+KERNEL_WIDTH = 32
 
 
 class Int8Linear(nn.Module):
@@ -21,14 +26,18 @@ class Int8Linear(nn.Module):
         super().__init__()
         weight = linear.weight.detach().float()                             # (out, in)
         scale = weight.abs().amax(1).clamp(min=1e-12) / 127                 # (out,)
-        self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8))
+        rounded = (weight / scale[:, None]).round().to(torch.int8)
+        # Zeros fill each row up to a multiple of KERNEL_WIDTH. They do not change the product.
+        self.padding = -linear.in_features % KERNEL_WIDTH
+        self.register_buffer("weight", F.pad(rounded, (0, self.padding)))
         self.register_buffer("scale", scale.bfloat16())
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = x.flatten(0, -2).bfloat16()                                  # (N, in)
-        y = torch._weight_int8pack_mm(flat, self.weight, self.scale)        # (N, out)
-        y = y.to(x.dtype).unflatten(0, x.shape[:-1])
+        rows = x.reshape(-1, x.shape[-1]).bfloat16()                        # (N, in)
+        rows = F.pad(rows, (0, self.padding)).contiguous()
+        y = torch._weight_int8pack_mm(rows, self.weight, self.scale)        # (N, out)
+        y = y.to(x.dtype).view(*x.shape[:-1], len(self.scale))
         return y if self.bias is None else y + self.bias
 
 
