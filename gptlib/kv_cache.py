@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gptlib.checks import at_least, check_arguments
+
 
 class KVCache:
     """Keys and values of all layers: tensors (B, n_head, block_size, head_size).
@@ -30,6 +32,7 @@ class KVCache:
         device: where the model is.
     """
 
+    @check_arguments(n_layer=at_least(1), batch_size=at_least(1), block_size=at_least(1))
     def __init__(
         self, n_layer: int, batch_size: int, block_size: int, device: str | torch.device = "cpu"
     ):

@@ -12,10 +12,13 @@ and a few special tokens. `gptlib.bpe` has longer tokens.
 
 import hashlib
 import json
+import operator
 import re
 import string
 from collections.abc import Iterable
 from typing import Protocol, Self, runtime_checkable
+
+from gptlib.checks import at_least, check_arguments, list_of, show
 
 
 class TokenizerError(ValueError):
@@ -43,17 +46,17 @@ class CharTokenizer:
     """Every character is one token. Ids follow the order of the characters' code points."""
 
     def __init__(self, alphabet: Iterable[str]):
-        self.alphabet = "".join(sorted(set(alphabet)))
-        if not self.alphabet:
-            raise TokenizerError("the alphabet is empty: give at least one character")
+        self.alphabet = checked_alphabet(alphabet)
         self.vocab_size = len(self.alphabet)
         self.ids = {character: i for i, character in enumerate(self.alphabet)}
 
     @classmethod
+    @check_arguments(TokenizerError, text=str)
     def from_text(cls, text: str) -> Self:
         """Return the tokenizer whose alphabet is the set of all characters in `text`."""
         return cls(text)
 
+    @check_arguments(TokenizerError, text=str)
     def encode(self, text: str) -> list[int]:
         """Return the ids of the characters of `text`.
 
@@ -105,6 +108,7 @@ class LowercaseTokenizer:
     # Padding, then the begin and the end of a system text, of a question and of an answer.
     SPECIAL = ("<P>", "<S>", "</S>", "<Q>", "</Q>", "<A>", "</A>")
 
+    @check_arguments(TokenizerError, vocab_size=at_least(1))
     def __init__(self, vocab_size: int = 88):
         characters = [c for c in string.printable if c not in string.ascii_uppercase]
         tokens = [self.UNKNOWN, *characters, *self.SPECIAL]
@@ -116,6 +120,7 @@ class LowercaseTokenizer:
         self.ids = {token: i for i, token in enumerate(tokens)}
         self.tokens = tokens + [self.UNKNOWN] * (vocab_size - len(tokens))
 
+    @check_arguments(TokenizerError, text=str, allowed_special=list_of(str))
     def encode(self, text: str, allowed_special: Iterable[str] = ()) -> list[int]:
         """Return the ids of `text`.
 
@@ -155,6 +160,16 @@ class LowercaseTokenizer:
         return cls(saved["vocab_size"])
 
 
+def any_tokenizer(name: str, value: Tokenizer) -> Tokenizer:
+    """The kind for tokenizers, also those of other libraries with the same methods."""
+    if isinstance(value, type) or not hasattr(value, "token_bytes"):
+        raise ValueError(
+            f"{name}={show(value)} should be a tokenizer, such as CharTokenizer.from_text(text)"
+        )
+    return value
+
+
+@check_arguments(tokenizer=any_tokenizer)
 def fingerprint(tokenizer: Tokenizer) -> str:
     """Return 16 hexadecimal digits of the tokenizer's sha256.
 
@@ -168,15 +183,44 @@ def checked_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
     """Return `ids` (a list or a 1-D tensor) as a list of integers.
 
     Raises:
-        TokenizerError: an id is not in the range 0 … vocab_size - 1.
+        TokenizerError: an id is not an integer in the range 0 … vocab_size - 1.
     """
-    ids = [int(i) for i in ids]
+    if hasattr(ids, "tolist"):
+        ids = ids.tolist()                  # a tensor, or an array of numpy
+    if isinstance(ids, str | bytes) or not hasattr(ids, "__iter__"):
+        raise TokenizerError(
+            f"ids={show(ids)} should be a list or a 1-D tensor of integers, such as [1, 2]"
+        )
+    checked = []
     for i in ids:
+        if isinstance(i, bool) or not hasattr(i, "__index__"):
+            raise TokenizerError(f"id {show(i)} is {type(i).__name__}, it should be int")
         if not 0 <= i < vocab_size:
             raise TokenizerError(
                 f"id {i} is not in the range 0 … {vocab_size - 1} of this tokenizer"
             )
-    return ids
+        checked.append(operator.index(i))
+    return checked
+
+
+def checked_alphabet(alphabet: Iterable[str]) -> str:
+    """Return all different characters of `alphabet`, sorted.
+
+    Raises:
+        TokenizerError: there is no character, or an entry is not one character that utf-8 knows.
+    """
+    characters = alphabet if isinstance(alphabet, str) else list_of(str)("alphabet", alphabet)
+    in_order = sorted(set(characters))
+    if not in_order:
+        raise TokenizerError("the alphabet is empty: give at least one character")
+    for character in in_order:
+        # Half of a surrogate pair is no character of its own. No file can hold it.
+        if len(character) != 1 or "\ud800" <= character <= "\udfff":
+            raise TokenizerError(
+                f"alphabet contains {character!r}, and each of its entries should be one character "
+                "that utf-8 can encode"
+            )
+    return "".join(in_order)
 
 
 def shorten(text: str, length: int = 80) -> str:

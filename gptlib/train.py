@@ -23,6 +23,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from gptlib.checks import (
+    at_least,
+    check_arguments,
+    checked_value,
+    function,
+    list_of,
+    optional,
+    tokens,
+    trainable,
+)
 from gptlib.config import ConfigError, TrainConfig
 from gptlib.data import DataError, check_length, fixed_windows, get_batch
 from gptlib.model import evaluating
@@ -36,7 +46,7 @@ from gptlib.run import (
     seed_dropout,
     wrap_model,
 )
-from gptlib.tokenizer import Tokenizer
+from gptlib.tokenizer import Tokenizer, any_tokenizer
 
 EVAL_TOKENS = 8192          # tokens in one batch of an evaluation
 NO_TARGET = -100            # a target with this value carries no loss
@@ -45,6 +55,33 @@ NO_TARGET = -100            # a target with this value carries no loss
 Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
 
 
+def tokens_or_function(name: str, value: Tensor | Callable) -> Tensor | Callable:
+    """The kind of a training split: tokens, (N,), or a function step -> batch."""
+    return checked_value(name, value, function if callable(value) else tokens("N"))
+
+
+def tokens_or_batches(name: str, value: Tensor | Sequence[Batch]) -> Tensor | Sequence[Batch]:
+    """The kind of a validation split: tokens, (N,), or a list of batches."""
+    if not isinstance(value, list | tuple) or not value:
+        return tokens("N")(name, value)
+    for i, batch in enumerate(value):
+        list_of(Tensor)(f"{name}[{i}]", batch)
+    return value
+
+
+def folder_or_none(name: str, value: str | Path | None) -> str | Path | None:
+    """The kind of a folder that a run may write to."""
+    if value == "":
+        raise ValueError(f"{name}='' should be the path of a folder, or None to write nothing")
+    return optional(str | Path)(name, value)
+
+
+@check_arguments(
+    model=trainable, train_ids=tokens_or_function, val_ids=tokens_or_batches,
+    block_size=at_least(1), config=TrainConfig, out_dir=folder_or_none,
+    tokenizer=optional(any_tokenizer), on_eval=optional(function), progress=bool,
+    optimizer=optional(function), extra_loss=optional(function), stop=optional(function),
+)
 def train(
     model: nn.Module,
     train_ids: Tensor | Callable[[int], Batch],
@@ -149,6 +186,7 @@ def train(
     return TrainResult(run.history, run.interrupted)
 
 
+@check_arguments(model=trainable, ids=tokens("N"), block_size=at_least(1))
 def evaluate(model: nn.Module, ids: Tensor, block_size: int) -> tuple[float, float]:
     """Return the loss in nats per token, and the accuracy, over all of `ids`, (N,).
 
@@ -159,11 +197,13 @@ def evaluate(model: nn.Module, ids: Tensor, block_size: int) -> tuple[float, flo
     return evaluate_batches(model, text_windows(ids, block_size))
 
 
+@check_arguments(ids=tokens("N"), block_size=at_least(1))
 def text_windows(ids: Tensor, block_size: int) -> list[Batch]:
     """Return windows of `ids`, (N,), that stand side by side, in batches for an evaluation."""
     return list(fixed_windows(ids, block_size, max(1, EVAL_TOKENS // block_size)))
 
 
+@check_arguments(model=trainable)
 def evaluate_batches(model: nn.Module, batches: Iterable[Batch]) -> tuple[float, float]:
     """Return the loss in nats per token, and the accuracy, over all targets of `batches`."""
     device = device_of(model)
@@ -214,6 +254,7 @@ def mean_over_processes(value: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
+@check_arguments(config=TrainConfig, step=at_least(0), block_size=at_least(1))
 def learning_rate(config: TrainConfig, step: int, block_size: int) -> float:
     """Return the learning rate of a step: a linear warm-up, then half a cosine down to `min_lr`.
 
@@ -231,6 +272,7 @@ def learning_rate(config: TrainConfig, step: int, block_size: int) -> float:
     return config.min_lr + (config.learning_rate - config.min_lr) * cosine
 
 
+@check_arguments(model=trainable, config=TrainConfig)
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """Return AdamW (Loshchilov & Hutter 2019).
 
