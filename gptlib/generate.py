@@ -297,8 +297,8 @@ def generate_text(
 
 
 @check_arguments(
-    model=trainable, tokenizer=any_tokenizer, prompt=str, max_new_tokens=at_least(0), stop=stop_kind,
-    seed=optional(at_least(0)), **SAMPLING,
+    model=trainable, tokenizer=any_tokenizer, prompt=str, max_new_tokens=at_least(0),
+    stop=stop_kind, seed=optional(at_least(0)), **SAMPLING,
 )
 def stream_text(
     model: nn.Module,

@@ -42,11 +42,23 @@ class Tokenizer(Protocol):
         """Return everything that is needed to build the tokenizer again, ready for JSON."""
 
 
+def characters(name: str, value: Iterable[str]) -> Iterable[str]:
+    """The kind of an alphabet: a text, or a list of single characters."""
+    value = value if isinstance(value, str) else list_of(str)(name, value)
+    for character in value:
+        if len(character) != 1:
+            raise ValueError(f"{name} contains {character!r}, each entry should be one character")
+    return value
+
+
 class CharTokenizer:
     """Every character is one token. Ids follow the order of the characters' code points."""
 
+    @check_arguments(TokenizerError, alphabet=characters)
     def __init__(self, alphabet: Iterable[str]):
-        self.alphabet = checked_alphabet(alphabet)
+        self.alphabet = "".join(sorted(set(alphabet)))
+        if not self.alphabet:
+            raise TokenizerError("the alphabet is empty: give at least one character")
         self.vocab_size = len(self.alphabet)
         self.ids = {character: i for i, character in enumerate(self.alphabet)}
 
@@ -201,26 +213,6 @@ def checked_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
             )
         checked.append(operator.index(i))
     return checked
-
-
-def checked_alphabet(alphabet: Iterable[str]) -> str:
-    """Return all different characters of `alphabet`, sorted.
-
-    Raises:
-        TokenizerError: there is no character, or an entry is not one character that utf-8 knows.
-    """
-    characters = alphabet if isinstance(alphabet, str) else list_of(str)("alphabet", alphabet)
-    in_order = sorted(set(characters))
-    if not in_order:
-        raise TokenizerError("the alphabet is empty: give at least one character")
-    for character in in_order:
-        # Half of a surrogate pair is no character of its own. No file can hold it.
-        if len(character) != 1 or "\ud800" <= character <= "\udfff":
-            raise TokenizerError(
-                f"alphabet contains {character!r}, and each of its entries should be one character "
-                "that utf-8 can encode"
-            )
-    return "".join(in_order)
 
 
 def shorten(text: str, length: int = 80) -> str:
