@@ -14,8 +14,8 @@ A kind says which values an argument may have. It is one of these:
 
 - a type, such as int, or several types, such as str | Path
 - a tuple of choices, such as ("auto", "never"), or a Literal
-- a function (name, value) -> value, which returns the value or raises a ValueError. The functions
-  `at_least`, `above`, `between`, `optional`, `list_of`, `tensor` and `tokens` make such functions.
+- a function (name, value) -> value, which returns the value or raises a ValueError. Many of the
+  functions below make such functions, such as `at_least(1)` or `optional(str)`.
 """
 
 import functools
@@ -24,7 +24,8 @@ import math
 import reprlib
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -85,7 +86,7 @@ def checked_value(name: str, value: Any, kind: Any) -> Any:
     if isinstance(kind, tuple):
         # The types are compared too, because True == 1 in Python.
         if not any(type(value) is type(choice) and value == choice for choice in kind):
-            raise ValueError(f"{name}={show(value)} should be one of {', '.join(map(repr, kind))}")
+            raise ValueError(f"{name}={short(value)} should be one of {', '.join(map(repr, kind))}")
         return value
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
@@ -93,15 +94,18 @@ def checked_value(name: str, value: Any, kind: Any) -> Any:
         return float(value)
     # In Python a bool is also an int, but True is not a number of steps.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(
-            f"{name}={show(value)} is {type(value).__name__}, it should be {name_of_kind(kind)}"
-        )
+        raise wrong_type(name, value, name_of_kind(kind))
     if kind is float and not math.isfinite(value):
         raise ValueError(f"{name}={value!r} should be a finite number")
     return value
 
 
-def show(value: Any) -> str:
+def wrong_type(name: str, value: Any, expected: str) -> ValueError:
+    """Return the error about a value of the wrong type."""
+    return ValueError(f"{name}={short(value)} is {type(value).__name__}, it should be {expected}")
+
+
+def short(value: Any) -> str:
     """Return a value as one short line."""
     return " ".join(_SHORT.repr(value).split())
 
@@ -161,25 +165,68 @@ def optional(kind: Any) -> Callable:
     return check
 
 
+def several(name: str, value: Any) -> Any:
+    """The kind for lists and for everything else with several values. A string is one value."""
+    is_single = isinstance(value, str | bytes) or getattr(value, "ndim", None) == 0
+    if is_single or not hasattr(value, "__iter__"):
+        raise wrong_type(name, value, "a list")
+    return value
+
+
 def list_of(kind: Any) -> Callable:
-    """Return the kind for several values of `kind`: a list, a tuple, a set, but not one string."""
+    """Return the kind for lists of values of `kind`. A tuple or a set becomes a list."""
     def check(name, value):
-        if isinstance(value, str | bytes | dict | Tensor) or not hasattr(value, "__iter__"):
-            raise ValueError(
-                f"{name}={show(value)} is {type(value).__name__}, it should be a list: write "
-                f"{name}=[…]"
-            )
-        return [checked_value(f"{name}[{i}]", part, kind) for i, part in enumerate(value)]
+        parts = enumerate(several(name, value))
+        return [checked_value(f"{name}[{i}]", part, kind) for i, part in parts]
     return check
 
 
-# Kinds for functions, folders and models ----------------------------------------------------------
+def dict_of(key_kind: Any, value_kind: Any) -> Callable:
+    """Return the kind for dicts from keys of one kind to values of another kind."""
+    def check(name, value):
+        value = checked_value(name, value, Mapping)
+        return {
+            checked_value(f"a key of {name}", key, key_kind):
+            checked_value(f"{name}[{key!r}]", part, value_kind)
+            for key, part in value.items()
+        }
+    return check
+
+
+def dict_with(*keys: str) -> Callable:
+    """Return the kind for dicts that have these keys."""
+    def check(name, value):
+        value = checked_value(name, value, Mapping)
+        for key in keys:
+            if key not in value:
+                raise ValueError(f"{name}={short(value)} should have the key {key!r}")
+        return value
+    return check
+
+
+# Kinds for functions, files and models ------------------------------------------------------------
 
 def function(name: str, value: Any) -> Callable:
     """The kind for functions and for everything else that can be called."""
     if not callable(value):
-        raise ValueError(f"{name}={show(value)} is {type(value).__name__}, it should be a function")
+        raise wrong_type(name, value, "a function")
     return value
+
+
+def existing_file(name: str, value: str | Path) -> Path:
+    """The kind for the path of a file that can be read."""
+    path = Path(checked_value(name, value, str | Path))
+    if not path.is_file():
+        raise ValueError(f"{name}={str(value)!r} should be an existing file")
+    return path
+
+
+def new_file(name: str, value: str | Path) -> Path:
+    """The kind for the path of a file that can be written. It may exist, its folder must exist."""
+    path = Path(checked_value(name, value, str | Path))
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"{name}={str(value)!r} should be a file in an existing folder")
+    return path
 
 
 def trainable(name: str, value: Any) -> nn.Module:
@@ -199,10 +246,7 @@ def tensor(shape: str) -> Callable:
 
     def check(name, value):
         if not isinstance(value, Tensor):
-            raise ValueError(
-                f"{name}={show(value)} is {type(value).__name__}, it should be a torch.Tensor of "
-                f"shape {written}"
-            )
+            raise wrong_type(name, value, f"a torch.Tensor of shape {written}")
         sizes = dict(zip(letters, value.shape, strict=False))
         if tuple(sizes.get(letter) for letter in letters) != value.shape:
             raise ValueError(

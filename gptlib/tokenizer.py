@@ -12,13 +12,20 @@ and a few special tokens. `gptlib.bpe` has longer tokens.
 
 import hashlib
 import json
-import operator
 import re
 import string
 from collections.abc import Iterable
 from typing import Protocol, Self, runtime_checkable
 
-from gptlib.checks import at_least, check_arguments, list_of, show
+from gptlib.checks import (
+    at_least,
+    check_arguments,
+    checked_value,
+    dict_with,
+    list_of,
+    several,
+    short,
+)
 
 
 class TokenizerError(ValueError):
@@ -96,6 +103,7 @@ class CharTokenizer:
         return {"class": "CharTokenizer", "alphabet": self.alphabet}
 
     @classmethod
+    @check_arguments(TokenizerError, saved=dict_with("alphabet"))
     def from_dict(cls, saved: dict) -> Self:
         return cls(saved["alphabet"])
 
@@ -168,6 +176,7 @@ class LowercaseTokenizer:
         return {"class": "LowercaseTokenizer", "vocab_size": self.vocab_size}
 
     @classmethod
+    @check_arguments(TokenizerError, saved=dict_with("vocab_size"))
     def from_dict(cls, saved: dict) -> Self:
         return cls(saved["vocab_size"])
 
@@ -176,7 +185,7 @@ def any_tokenizer(name: str, value: Tokenizer) -> Tokenizer:
     """The kind for tokenizers, also those of other libraries with the same methods."""
     if isinstance(value, type) or not hasattr(value, "token_bytes"):
         raise ValueError(
-            f"{name}={show(value)} should be a tokenizer, such as CharTokenizer.from_text(text)"
+            f"{name}={short(value)} should be a tokenizer, such as CharTokenizer.from_text(text)"
         )
     return value
 
@@ -197,22 +206,16 @@ def checked_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
     Raises:
         TokenizerError: an id is not an integer in the range 0 … vocab_size - 1.
     """
-    if hasattr(ids, "tolist"):
-        ids = ids.tolist()                  # a tensor, or an array of numpy
-    if isinstance(ids, str | bytes) or not hasattr(ids, "__iter__"):
-        raise TokenizerError(
-            f"ids={show(ids)} should be a list or a 1-D tensor of integers, such as [1, 2]"
-        )
-    checked = []
+    try:
+        ids = [i if type(i) is int else checked_value("id", i, int) for i in several("ids", ids)]
+    except ValueError as error:
+        raise TokenizerError(f"{error}: give a list or a 1-D tensor of integers") from None
     for i in ids:
-        if isinstance(i, bool) or not hasattr(i, "__index__"):
-            raise TokenizerError(f"id {show(i)} is {type(i).__name__}, it should be int")
         if not 0 <= i < vocab_size:
             raise TokenizerError(
                 f"id {i} is not in the range 0 … {vocab_size - 1} of this tokenizer"
             )
-        checked.append(operator.index(i))
-    return checked
+    return ids
 
 
 def shorten(text: str, length: int = 80) -> str:

@@ -69,16 +69,9 @@ def tokens_or_batches(name: str, value: Tensor | Sequence[Batch]) -> Tensor | Se
     return value
 
 
-def folder_or_none(name: str, value: str | Path | None) -> str | Path | None:
-    """The kind of a folder that a run may write to."""
-    if value == "":
-        raise ValueError(f"{name}='' should be the path of a folder, or None to write nothing")
-    return optional(str | Path)(name, value)
-
-
 @check_arguments(
     model=trainable, train_ids=tokens_or_function, val_ids=tokens_or_batches,
-    block_size=at_least(1), config=TrainConfig, out_dir=folder_or_none,
+    block_size=at_least(1), config=TrainConfig, out_dir=optional(str | Path),
     tokenizer=optional(any_tokenizer), on_eval=optional(function), progress=bool,
     optimizer=optional(function), extra_loss=optional(function), stop=optional(function),
 )

@@ -25,6 +25,7 @@ from gptlib.checkpoint import (
     read_shapes,
     resolve_path,
 )
+from gptlib.checks import check_arguments
 from gptlib.config import GPTConfig
 from gptlib.model import GPT
 from gptlib.tokenizer import Tokenizer
@@ -47,6 +48,7 @@ BLOCKS = {False: Block, True: ShiftedBlock}         # by token_shift
 MODEL_NAMES = ("Bigram", "GPT", "RollingGPT")       # what load_model can build
 
 
+@check_arguments(config=GPTConfig)
 def make_model(config: GPTConfig) -> GPT:
     """Return a new model with the shape and the variants of `config`."""
     if not isinstance(config, VariantConfig):
@@ -60,6 +62,7 @@ def make_model(config: GPTConfig) -> GPT:
     return model(config, block=block)
 
 
+@check_arguments(CheckpointError, path=str | Path)
 def load_model(path: str | Path) -> tuple[nn.Module, Tokenizer | None]:
     """Return the model of a checkpoint, with dropout off, and its tokenizer.
 
