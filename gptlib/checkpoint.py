@@ -70,6 +70,11 @@ def save_checkpoint(
     if path.suffix != ".safetensors":
         raise CheckpointError(f"path={str(path)!r} should end in .safetensors")
     model = getattr(model, "_orig_mod", model)          # the model inside torch.compile's wrapper
+    if any(name.startswith(OPTIMIZER) for name in model.state_dict()):
+        raise CheckpointError(
+            "the model has a part called 'optimizer', the name under which a checkpoint holds the "
+            "state of the optimizer: give the part another name"
+        )
     header = {
         "model": type(model).__name__,
         "config": model.config_dict() if hasattr(model, "config_dict") else {},

@@ -49,6 +49,26 @@ def prompts_kind(name: str, value: Tensor | Sequence[Tensor]) -> Tensor | list[T
     return checked_value(name, value, kind)
 
 
+def logits_kind(name: str, value: Tensor) -> Tensor:
+    """The kind of logits: floating-point numbers, (…, V)."""
+    value = checked_value(name, value, Tensor)
+    if not value.is_floating_point() or value.ndim == 0 or value.shape[-1] == 0:
+        raise ValueError(
+            f"{name} is {value.dtype} of shape {tuple(value.shape)}, it should be floating-point "
+            "numbers of shape (…, V)"
+        )
+    return value
+
+
+def probabilities_kind(name: str, value: Tensor) -> Tensor:
+    """The kind of probabilities, (B, V)."""
+    value = tensor("B, V")(name, value)
+    total = value.sum(-1)
+    if not ((total > 0) & total.isfinite()).all():
+        raise ValueError(f"each row of {name} should have a sum above 0, without nan")
+    return value
+
+
 def stop_kind(name: str, value: str | Sequence[str] | None) -> list[str]:
     """The kind of stop strings: one string, several, or None for no stop string."""
     strings = [value] if isinstance(value, str) else value or []
@@ -130,7 +150,7 @@ def generate_tokens(
         yield token
 
 
-@check_arguments(**SAMPLING)
+@check_arguments(logits=logits_kind, **SAMPLING)
 def next_token_probabilities(
     logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> Tensor:
@@ -178,7 +198,7 @@ def next_token_probabilities(
     return torch.zeros_like(probabilities).scatter_(-1, order, probabilities)
 
 
-@check_arguments(probabilities=tensor("B, V"), numbers=list_of(float))
+@check_arguments(probabilities=probabilities_kind, numbers=list_of(float))
 def pick(probabilities: Tensor, numbers: Sequence[float]) -> Tensor:
     """Return one token for each row of `probabilities`, (B, V), as a tensor (B,).
 
@@ -189,6 +209,11 @@ def pick(probabilities: Tensor, numbers: Sequence[float]) -> Tensor:
     >>> pick(torch.tensor([[0.2, 0.0, 0.8], [0.2, 0.0, 0.8]]), [0.1, 0.2])
     tensor([0, 2])
     """
+    if len(numbers) != len(probabilities) or not all(0 <= number < 1 for number in numbers):
+        raise ValueError(
+            f"{len(probabilities)} rows have {len(numbers)} numbers: numbers should have one for "
+            "each row, at least 0 and below 1"
+        )
     # On the CPU, because Apple's GPUs have no double precision.
     cumulative = probabilities.cpu().double().cumsum(-1)                    # (B, V)
     cumulative = cumulative / cumulative[:, -1:]                            # rounding: end at 1

@@ -145,6 +145,8 @@ class GPT(nn.Module):
         if cache is not None:
             raise ValueError("give either a cache or a mask: a cache makes its own mask")
         B, T = idx.shape
+        if not isinstance(mask, Tensor):
+            raise ValueError(f"the mask is {type(mask).__name__}, it should be a torch.Tensor")
         if mask.shape != (B, 1, T, T) or mask.dtype != torch.bool:
             raise ValueError(
                 f"the mask is {mask.dtype} of shape {tuple(mask.shape)}, it should be torch.bool "

@@ -34,7 +34,7 @@ from gptlib.checks import (
     trainable,
 )
 from gptlib.config import TrainConfig
-from gptlib.data import DataError, check_length, fixed_windows, get_batch
+from gptlib.data import DataError, check_ids, check_length, fixed_windows, get_batch
 from gptlib.model import evaluating
 from gptlib.resume import Interrupt, identity
 from gptlib.run import (
@@ -65,6 +65,8 @@ def tokens_or_batches(name: str, value: Tensor | Sequence[Batch]) -> Tensor | Se
     if not isinstance(value, list | tuple) or not value:
         return tokens("N")(name, value)
     for i, batch in enumerate(value):
+        if not isinstance(batch, list | tuple) or len(batch) not in (2, 3):
+            raise ValueError(f"{name}[{i}] should be a batch: a tuple (x, y) or (x, y, mask)")
         list_of(Tensor)(f"{name}[{i}]", batch)
     return value
 
@@ -191,6 +193,7 @@ def evaluate_batches(model: nn.Module, batches: Iterable[Batch]) -> tuple[float,
         for x, y, *mask in batches:
             logits = model(x.to(device), **mask_argument(mask, device)).flatten(0, 1)   # (B·T, V)
             y = y.to(device).flatten()                                                  # (B·T,)
+            check_ids(y[y != NO_TARGET], vocab_size=logits.shape[1])
             loss += F.cross_entropy(logits, y, ignore_index=NO_TARGET, reduction="sum").item()
             hits += (logits.argmax(-1) == y).sum().item()
             n_targets += (y != NO_TARGET).sum().item()

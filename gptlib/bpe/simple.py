@@ -31,6 +31,7 @@ import regex
 
 from gptlib.bpe.words import GPT4_PATTERN
 from gptlib.checks import at_least, check_arguments, dict_of
+from gptlib.tokenizer import checked_ids
 
 
 def split_into_bytes(text: str, pattern: str) -> list[list[int]]:
@@ -108,8 +109,10 @@ def encode(text: str, merges: dict, pattern: str = GPT4_PATTERN) -> list[int]:
     return ids
 
 
+@check_arguments(merges=dict_of(tuple, int))
 def decode(ids: list[int], merges: dict) -> str:
     """Return the text of the tokens `ids`. Bytes that are not valid utf-8 become �."""
+    ids = checked_ids(ids, vocab_size=256 + len(merges))
     token_bytes = {i: bytes([i]) for i in range(256)}
     for (left, right), new_id in merges.items():
         token_bytes[new_id] = token_bytes[left] + token_bytes[right]

@@ -13,13 +13,7 @@ import tokenize
 from pathlib import Path
 
 from gptlib.checkpoint import write_atomically
-from gptlib.checks import (
-    at_least,
-    check_arguments,
-    dict_with,
-    list_of,
-    optional,
-)
+from gptlib.checks import at_least, check_arguments, dict_with, list_of, optional, short
 from gptlib.corpora import Corpus
 
 # The files that decide what a training run computes.
@@ -36,14 +30,14 @@ COLUMNS = ("chapter", "model", "parameters", "seconds", "val_loss", "bits_per_ch
 def name_of_model(name: str, value: str) -> str:
     """The kind of a model's name, which is a part of a file's name."""
     if not isinstance(value, str) or not value or "/" in value or "\\" in value:
-        raise ValueError(f"{name}={value!r} should be a name without slashes")
+        raise ValueError(f"{name}={short(value)} should be a name without slashes")
     return value
 
 
 def some_text(name: str, value: str) -> str:
     """The kind of a text that is not empty."""
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{name}={value!r} should be a text of at least one character")
+        raise ValueError(f"{name}={short(value)} should be a text of at least one character")
     return value
 
 

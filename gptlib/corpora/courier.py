@@ -105,6 +105,11 @@ class Courier:
     def spell(self, text: Tensor) -> str:
         """Return a text, (n_windows · window,), in the signs explained at the top of this file."""
         check_ids(text, self.vocab_size)
+        if len(text) != self.n_windows * self.window:
+            raise ValueError(
+                f"a text of this courier has {self.n_windows * self.window} tokens, not the "
+                f"{len(text)} tokens of text"
+            )
         names = [str(value) for value in range(self.n_values)] + ["."]
         for sign in "=?!"[:1 + self.lags]:
             names += [chr(ord("a") + i) + sign for i in range(self.n_facts)]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gptlib.block import Block
-from gptlib.checks import at_least, check_arguments, tokens
+from gptlib.checks import at_least, check_arguments, checked_value, function, optional, tokens
 from gptlib.config import ConfigError, GPTConfig
 from gptlib.kv_cache import KVCache
 from gptlib.model import GPT
@@ -76,6 +76,7 @@ class RollingGPT(GPT):
         self.check_input(idx, cache, mask)
         if mask is not None:
             raise ValueError("context rolling has no document masks: give one document per row")
+        checked_value("edit", edit, optional(function))
         if cache is not None and edit is not None:
             raise ValueError("give either a cache or edit: with a cache, contexts are not edited")
         if cache is not None:
