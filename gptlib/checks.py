@@ -76,6 +76,9 @@ def checked_value(name: str, value: Any, kind: Any) -> Any:
     Raises:
         ValueError: the value does not fit its kind. The message begins with the name.
     """
+    # The usual case first, because functions such as `get_batch` are called in each step.
+    if type(value) is kind and kind is not float:
+        return value
     if isinstance(kind, types.FunctionType):
         return kind(name, value)
     if typing.get_origin(kind) is Literal:
@@ -146,7 +149,7 @@ def between(lowest: int | float, highest: int | float) -> Callable:
     def check(name, value):
         value = checked_value(name, value, type(lowest))
         if not lowest <= value <= highest:
-            raise ValueError(f"{name}={value!r} should be between {lowest} and {highest}")
+            raise ValueError(f"{name}={value!r} should be between {lowest:g} and {highest:g}")
         return value
     return check
 
@@ -248,7 +251,7 @@ def tensor(shape: str) -> Callable:
         if not isinstance(value, Tensor):
             raise wrong_type(name, value, f"a torch.Tensor of shape {written}")
         sizes = dict(zip(letters, value.shape, strict=False))
-        if tuple(sizes.get(letter) for letter in letters) != value.shape:
+        if value.ndim != len(letters) or [sizes[letter] for letter in letters] != [*value.shape]:
             raise ValueError(
                 f"{name} has the shape {tuple(value.shape)}, it should have the shape {written}"
             )

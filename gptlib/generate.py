@@ -60,15 +60,6 @@ def logits_kind(name: str, value: Tensor) -> Tensor:
     return value
 
 
-def probabilities_kind(name: str, value: Tensor) -> Tensor:
-    """The kind of probabilities, (B, V)."""
-    value = tensor("B, V")(name, value)
-    total = value.sum(-1)
-    if not ((total > 0) & total.isfinite()).all():
-        raise ValueError(f"each row of {name} should have a sum above 0, without nan")
-    return value
-
-
 def stop_kind(name: str, value: str | Sequence[str] | None) -> list[str]:
     """The kind of stop strings: one string, several, or None for no stop string."""
     strings = [value] if isinstance(value, str) else value or []
@@ -198,7 +189,7 @@ def next_token_probabilities(
     return torch.zeros_like(probabilities).scatter_(-1, order, probabilities)
 
 
-@check_arguments(probabilities=probabilities_kind, numbers=list_of(float))
+@check_arguments(probabilities=tensor("B, V"), numbers=list_of(float))
 def pick(probabilities: Tensor, numbers: Sequence[float]) -> Tensor:
     """Return one token for each row of `probabilities`, (B, V), as a tensor (B,).
 
@@ -216,7 +207,10 @@ def pick(probabilities: Tensor, numbers: Sequence[float]) -> Tensor:
         )
     # On the CPU, because Apple's GPUs have no double precision.
     cumulative = probabilities.cpu().double().cumsum(-1)                    # (B, V)
-    cumulative = cumulative / cumulative[:, -1:]                            # rounding: end at 1
+    total = cumulative[:, -1:]                                              # (B, 1)
+    if not 0 < total.min() <= total.max() < math.inf:
+        raise ValueError("each row of probabilities should have a sum above 0, without nan")
+    cumulative = cumulative / total                                         # rounding: end at 1
     numbers = torch.tensor(numbers, dtype=torch.double)[:, None]            # (B, 1)
     return (cumulative <= numbers).sum(-1).to(probabilities.device)
 

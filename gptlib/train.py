@@ -33,7 +33,7 @@ from gptlib.checks import (
     tokens,
     trainable,
 )
-from gptlib.config import TrainConfig
+from gptlib.config import ConfigError, TrainConfig
 from gptlib.data import DataError, check_ids, check_length, fixed_windows, get_batch
 from gptlib.model import evaluating
 from gptlib.resume import Interrupt, identity
@@ -130,6 +130,7 @@ def train(
         CheckpointError: a checkpoint is damaged or cannot be written, or another run uses out_dir.
         DataError: a split is shorter than one window, or a batch has no targets.
     """
+    check_vocabulary(model, tokenizer)
     batches, val_batches = make_batches(train_ids, val_ids, block_size, config)
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
@@ -276,6 +277,17 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         betas=(config.beta1, config.beta2),
         fused=True,
     )
+
+
+def check_vocabulary(model: nn.Module, tokenizer: Tokenizer | None) -> None:
+    """Raise a ConfigError if the tokenizer has more tokens than the model knows."""
+    config = model.config_dict() if hasattr(model, "config_dict") else {}
+    vocab_size = config.get("vocab_size")
+    if tokenizer and vocab_size and tokenizer.vocab_size > vocab_size:
+        raise ConfigError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, but the model knows only "
+            f"vocab_size={vocab_size}: give the tokenizer that encoded the text"
+        )
 
 
 def make_batches(

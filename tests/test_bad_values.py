@@ -36,13 +36,17 @@ from gptlib import (
     load_model,
     make_model,
     make_tokenizer,
+    save_checkpoint,
     split,
     stream_text,
     train,
 )
+from gptlib.attention import CausalSelfAttention
+from gptlib.block import Block, FeedForward
 from gptlib.bpe import exchange, simple
 from gptlib.bpe.build import load_tokenizer, save_tokenizer
 from gptlib.bpe.words import compile_pattern
+from gptlib.checkpoint import load_optimizer, load_weights, read_header
 from gptlib.checks import check_arguments, checked_value
 from gptlib.classroom.leaderboard import leaderboard, read_results, save_result
 from gptlib.corpora import Corpus, courier, floor, theatre
@@ -217,9 +221,9 @@ refuses(fingerprint, {"tokenizer": TOKENIZER}, tokenizer=NOT_TOKENIZER)
 refuses(split, {"ids": IDS, "val_fraction": 0.1},
         ids=[(None, "it should be Tensor or str"), (5, "it should be Tensor or str"),
              ([1, 2], "it should be Tensor or str"), (np.arange(3), "it should be Tensor or str")],
-        val_fraction=[*NOT_FLOAT, (1.5, "1.5 should be between 0.0 and 1.0"),
-                      (2, "2.0 should be between 0.0 and 1.0"),
-                      (-1, "-1.0 should be between 0.0 and 1.0"),
+        val_fraction=[*NOT_FLOAT, (1.5, "1.5 should be between 0 and 1"),
+                      (2, "2.0 should be between 0 and 1"),
+                      (-1, "-1.0 should be between 0 and 1"),
                       (INF, "inf should be a finite number"), (None, "it should be float")])
 BATCH = {"ids": IDS, "block_size": 4, "batch_size": 2, "seed": 0, "step": 0}
 refuses(get_batch, BATCH, ids=NOT_ROW, block_size=[*NOT_1, (60, "need at least 61")],
@@ -284,6 +288,8 @@ case("GPT of negative ids", lambda: MODEL(IDS[None, :4] - 1), "token ids run fro
 case("GPT of a long text", lambda: MODEL(IDS[None, :9]), "longer than block_size=8")
 case("GPT of a float mask", lambda: MODEL(IDS[None, :4], mask=torch.ones(1, 1, 4, 4)), "mask")
 case("GPT of a mask as a list", lambda: MODEL(IDS[None, :4], mask=[[True]]), "mask", "list")
+for part in (CausalSelfAttention, FeedForward, Block):
+    refuses(part, {"config": CONFIG}, config=NOT_CONFIG)
 refuses(evaluating, {"model": MODEL}, model=NOT_MODEL)
 refuses(causality_gap, {"model": MODEL, "idx": IDS[None, :6], "position": 3}, model=NOT_MODEL,
         idx=NOT_ROWS, position=[*NOT_INT, (0, "=0 should be"), (6, "below T = 6"), (-1, "=-1")])
@@ -365,8 +371,19 @@ class WithOptimizer(Bigram):
         self.optimizer = nn.Linear(2, 2)
 
 
+refuses(save_checkpoint, {"path": "new.safetensors", "model": MODEL}, model=NOT_MODEL,
+        path=[*NOT_PATH, ("model.json", "should end in .safetensors")],
+        tokenizer=[pair for pair in NOT_TOKENIZER if pair[0] is not None])
+case("train with a tokenizer that has more tokens than the model",
+     lambda: train(**RUN | {"tokenizer": CharTokenizer("abcdefgh")}),
+     "the tokenizer has 8 tokens", "vocab_size=5")
+refuses(read_header, {"path": "CHECKPOINT"}, path=NOT_PATH)
+refuses(load_weights, {"path": "CHECKPOINT", "model": GPT(CONFIG)}, path=NOT_PATH, model=NOT_MODEL)
+OPTIMIZER = make_optimizer(MODEL, TRAINING)
+refuses(load_optimizer, {"path": "CHECKPOINT", "optimizer": OPTIMIZER},
+        path=NOT_PATH, optimizer=[(None, "it should be Optimizer"), (MODEL, "should be Optimizer")])
 case("save a model with a part called optimizer",
-     lambda: gptlib.save_checkpoint("x.safetensors", WithOptimizer(5)), "'optimizer'")
+     lambda: save_checkpoint("x.safetensors", WithOptimizer(5)), "'optimizer'")
 
 
 # Pictures -----------------------------------------------------------------------------------------
@@ -629,7 +646,7 @@ def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("TOKENIZER_FILE").write_text(json.dumps(BPE.to_dict()), encoding="utf-8")
     exchange.save_tiktoken(BPE, "RANKS_FILE")
-    gptlib.save_checkpoint("CHECKPOINT.safetensors", MODEL)
+    save_checkpoint("CHECKPOINT.safetensors", MODEL, optimizer=OPTIMIZER)
     Path("CHECKPOINT").mkdir()
     Path("CHECKPOINT.safetensors").rename("CHECKPOINT/best.safetensors")
     torch.manual_seed(0)

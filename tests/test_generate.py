@@ -207,8 +207,8 @@ def test_the_logits_are_not_changed():
     ({"temperature": float("nan")}, "temperature=nan should be a finite number"),
     ({"top_k": 0}, "top_k=0 should be at least 1"),
     ({"top_k": -3}, "top_k=-3 should be at least 1"),
-    ({"top_p": -0.1}, "top_p=-0.1 should be between 0.0 and 1.0"),
-    ({"top_p": 1.5}, "top_p=1.5 should be between 0.0 and 1.0"),
+    ({"top_p": -0.1}, "top_p=-0.1 should be between 0 and 1"),
+    ({"top_p": 1.5}, "top_p=1.5 should be between 0 and 1"),
     ({"top_p": float("nan")}, "top_p=nan should be a finite number, or None"),
 ], ids=str)
 def test_impossible_options_are_refused(options, message):
