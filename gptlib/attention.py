@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gptlib.checks import check_arguments
 from gptlib.config import GPTConfig
 from gptlib.kv_cache import LayerCache
 
@@ -46,6 +47,7 @@ def simple_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class CausalSelfAttention(nn.Module):
     """Several attention heads side by side. Each has head_size = n_embd / n_head channels."""
 
+    @check_arguments(config=GPTConfig)
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.n_head = config.n_head

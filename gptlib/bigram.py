@@ -40,6 +40,7 @@ The same table can also be learned by gradient descent, as all later models are:
 import torch
 from torch import Tensor, nn
 
+from gptlib.checks import at_least, check_arguments, tensor, tokens
 from gptlib.data import DataError, check_ids
 
 PIECE = 1 << 20             # `evaluate_bigram` counts so many pairs at a time
@@ -54,6 +55,7 @@ class Bigram(nn.Module):
         vocab_size: the number of different tokens, V.
     """
 
+    @check_arguments(vocab_size=at_least(1))
     def __init__(self, vocab_size: int):
         super().__init__()
         self.table = nn.Embedding(vocab_size, vocab_size)
@@ -66,6 +68,7 @@ class Bigram(nn.Module):
         return self.table(idx)
 
     @classmethod
+    @check_arguments(counts=tensor("V, V"), smoothing=at_least(0.0))
     def from_counts(cls, counts: Tensor, smoothing: float = 1.0) -> "Bigram":
         """Return the model with these probabilities, where s is the smoothing:
 
@@ -96,6 +99,7 @@ class Bigram(nn.Module):
         return {"vocab_size": self.table.num_embeddings}
 
 
+@check_arguments(ids=tokens("N"), vocab_size=at_least(1))
 def count_bigrams(ids: Tensor, vocab_size: int) -> Tensor:
     """Return a table (V, V) whose entry [i, j] says how often token j follows token i in `ids`.
 
@@ -113,6 +117,7 @@ def count_bigrams(ids: Tensor, vocab_size: int) -> Tensor:
     return counts.view(vocab_size, vocab_size).float()
 
 
+@check_arguments(train_ids=tokens("N"), val_ids=tokens("N"), vocab_size=at_least(1))
 def evaluate_bigram(train_ids: Tensor, val_ids: Tensor, vocab_size: int) -> float:
     """Return the loss on `val_ids` of the bigram model that is counted on `train_ids`.
 

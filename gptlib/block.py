@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gptlib.attention import CausalSelfAttention
+from gptlib.checks import check_arguments
 from gptlib.config import GPTConfig
 
 
 class FeedForward(nn.Module):
     """Two linear layers with a GELU between them. No information moves between positions."""
 
+    @check_arguments(config=GPTConfig)
     def __init__(self, config: GPTConfig):
         super().__init__()
         hidden = config.mlp_ratio * config.n_embd           # GPT-2 uses mlp_ratio = 4
@@ -35,6 +37,7 @@ class Block(nn.Module):
         attention, feed_forward, norm: the classes of the parts. A variant of the GPT replaces one.
     """
 
+    @check_arguments(config=GPTConfig)
     def __init__(
         self,
         config: GPTConfig,

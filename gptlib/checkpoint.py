@@ -27,7 +27,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from gptlib.tokenizer import Tokenizer
+from gptlib.checks import check_arguments, optional
+from gptlib.tokenizer import Tokenizer, any_tokenizer
 
 OPTIMIZER = "optimizer."        # the names of the optimizer's tensors begin with this
 
@@ -49,6 +50,9 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be written, cannot be read, or does not fit a model."""
 
 
+@check_arguments(
+    CheckpointError, path=str | Path, model=nn.Module, tokenizer=optional(any_tokenizer)
+)
 def save_checkpoint(
     path: str | Path,
     model: nn.Module,
@@ -70,6 +74,11 @@ def save_checkpoint(
     if path.suffix != ".safetensors":
         raise CheckpointError(f"path={str(path)!r} should end in .safetensors")
     model = getattr(model, "_orig_mod", model)          # the model inside torch.compile's wrapper
+    if any(name.startswith(OPTIMIZER) for name in model.state_dict()):
+        raise CheckpointError(
+            "the model has a part called 'optimizer', the name under which a checkpoint holds the "
+            "state of the optimizer: give the part another name"
+        )
     header = {
         "model": type(model).__name__,
         "config": model.config_dict() if hasattr(model, "config_dict") else {},
@@ -105,6 +114,7 @@ def save_checkpoint(
         ) from None
 
 
+@check_arguments(CheckpointError, path=str | Path)
 def read_header(path: str | Path) -> dict:
     """Return what a checkpoint says about itself: model, config, tokenizer, optimizer and about.
 
@@ -136,6 +146,7 @@ def read_header(path: str | Path) -> dict:
     return translate_header(header, has_state)
 
 
+@check_arguments(CheckpointError, path=str | Path, model=nn.Module)
 def load_weights(path: str | Path, model: nn.Module) -> None:
     """Fill `model` with the weights of a checkpoint.
 
@@ -184,12 +195,14 @@ def check_fit(path: str | Path, model: nn.Module) -> None:
         )
 
 
+@check_arguments(CheckpointError, path=str | Path, optimizer=torch.optim.Optimizer)
 def load_optimizer(path: str | Path, optimizer: torch.optim.Optimizer) -> None:
     """Fill `optimizer` with the state that a checkpoint holds.
 
     Raises:
         CheckpointError: the checkpoint was saved without an optimizer, or with another class of it.
     """
+    path = resolve_path(path)
     header = read_header(path)
     saved, expected = header["optimizer"], type(optimizer).__name__
     # At step 0 the state of an optimizer is empty, so a file without it is complete.

@@ -21,6 +21,11 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+# Notebooks import `above` and `at_least` from here, together with `check_parameters`.
+from gptlib.checks import above as above
+from gptlib.checks import at_least as at_least
+from gptlib.checks import checked_value
+
 
 class ConfigError(ValueError):
     """An option is unknown or missing, or has a value that cannot work."""
@@ -104,7 +109,8 @@ def check_parameters(
             replaced by the integer (papermill reads `1e3` as a float). An integer that should be
             a float is replaced by the float.
         configs: config classes. Each of their fields that has a default is a parameter.
-        kinds: every other parameter, as a type, a tuple of choices, `above(0.0)` or `at_least(1)`.
+        kinds: every other parameter, as a type, a tuple of choices, or a function such as
+            `above(0.0)` or `at_least(1)` (see `gptlib.checks`).
 
     Raises:
         ConfigError: an unknown name, a missing parameter, a wrong type or an impossible value.
@@ -123,7 +129,7 @@ def check_parameters(
             raise ConfigError(
                 f"parameter {name!r} is missing: give it a value in the cell tagged 'parameters'"
             )
-        namespace[name] = checked_value(name, namespace[name], kind)
+        namespace[name] = checked_option(name, namespace[name], kind)
     # Check the values together. Fields that the chapter computes later are set to 1 here.
     for config in configs:
         computed = {f.name: 1 for f in fields(config) if f.default is MISSING}
@@ -139,24 +145,6 @@ def from_parameters(config: type, namespace: Mapping[str, Any], **computed: Any)
     """
     names = [f.name for f in fields(config) if f.name in namespace and f.name not in computed]
     return config(**{name: namespace[name] for name in names}, **computed)
-
-
-@dataclass(frozen=True)
-class Bounded:
-    """A kind of parameter: a number of the same type as `limit`, at least or above that limit."""
-
-    limit: int | float
-    limit_allowed: bool
-
-
-def at_least(limit: int | float) -> Bounded:
-    """Return the kind for numbers x of the type of `limit`, with x >= limit."""
-    return Bounded(limit, limit_allowed=True)
-
-
-def above(limit: int | float) -> Bounded:
-    """Return the kind for numbers x of the type of `limit`, with x > limit."""
-    return Bounded(limit, limit_allowed=False)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -195,43 +183,18 @@ def check_types(config: Any) -> None:
     """Check the type of every field of a config. Correct a type where that loses nothing."""
     for name, kind in typing.get_type_hints(type(config)).items():
         # The config is frozen: `config.name = value` would raise an error. This call still works.
-        object.__setattr__(config, name, checked_value(name, getattr(config, name), kind))
+        object.__setattr__(config, name, checked_option(name, getattr(config, name), kind))
 
 
-def checked_value(name: str, value: Any, kind: Any) -> Any:
-    """Return `value`, converted where that loses nothing. Raise a ConfigError if it does not fit.
-
-    `kind` is a type, a tuple or Literal of choices, or a `Bounded`.
-    """
-    if isinstance(kind, Bounded):
-        return _checked_bound(name, checked_value(name, value, type(kind.limit)), kind)
-    if typing.get_origin(kind) is Literal:
-        kind = typing.get_args(kind)
-    if isinstance(kind, tuple):
-        if value not in kind:
-            raise ConfigError(f"{name}={value!r} should be one of {', '.join(map(repr, kind))}")
-        return value
-    if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    # In Python a bool is also an int, but True is not a number of steps.
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        text_for_number = isinstance(value, str) and kind in (int, float)
-        hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if text_for_number else ""
-        raise ConfigError(
-            f"{name}={value!r} is {type(value).__name__}, it should be {kind.__name__}{hint}"
-        )
-    if kind is float and not abs(value) < float("inf"):
-        raise ConfigError(f"{name}={value!r} should be a finite number")
-    return value
-
-
-def _checked_bound(name: str, value: float, kind: Bounded) -> float:
-    if value < kind.limit or (value == kind.limit and not kind.limit_allowed):
-        relation = "at least" if kind.limit_allowed else "above"
-        raise ConfigError(f"{name}={value!r} should be {relation} {kind.limit}")
-    return value
+def checked_option(name: str, value: Any, kind: Any) -> Any:
+    """Return `value`, converted where that loses nothing, or raise a ConfigError."""
+    try:
+        return checked_value(name, value, kind)
+    except ValueError as error:
+        hint = ""
+        if isinstance(value, str) and str(error).endswith(("should be int", "should be float")):
+            hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
+        raise ConfigError(f"{error}{hint}") from None
 
 
 def _may_be_parameter(name: str, value: Any) -> bool:

@@ -17,11 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gptlib.checks import at_least, between, check_arguments, tensor, tokens
+
 
 class DataError(ValueError):
     """A text cannot be used: it cannot be found or read, or it is too short."""
 
 
+@check_arguments(DataError, ids=Tensor | str, val_fraction=between(0.0, 1.0))
 def split(ids: Tensor | str, val_fraction: float = 0.1) -> tuple[Tensor, Tensor] | tuple[str, str]:
     """Return the beginning of `ids` for training, and its last `val_fraction` for validation.
 
@@ -31,6 +34,10 @@ def split(ids: Tensor | str, val_fraction: float = 0.1) -> tuple[Tensor, Tensor]
     return ids[:n_train], ids[n_train:]
 
 
+@check_arguments(
+    DataError, ids=tokens("N"), block_size=at_least(1), batch_size=at_least(1), seed=at_least(0),
+    step=at_least(0),
+)
 def get_batch(
     ids: Tensor, block_size: int, batch_size: int, seed: int, step: int
 ) -> tuple[Tensor, Tensor]:
@@ -57,6 +64,7 @@ def get_batch(
     return windows[:, :-1], windows[:, 1:]
 
 
+@check_arguments(DataError, ids=tokens("N"), block_size=at_least(1), batch_size=at_least(1))
 def fixed_windows(
     ids: Tensor, block_size: int, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -84,6 +92,7 @@ def check_length(ids: Tensor, block_size: int, name: str = "text") -> None:
         )
 
 
+@check_arguments(DataError, documents=tensor("B, T"))
 def document_mask(documents: Tensor) -> Tensor:
     """Return an attention mask for windows that hold several documents, (B, 1, T, T).
 
@@ -102,11 +111,16 @@ def document_mask(documents: Tensor) -> Tensor:
     return same_document.tril()[:, None]
 
 
-
 def check_ids(ids: Tensor, vocab_size: int) -> None:
     """Raise a ValueError unless all `ids` are integers from 0 to vocab_size - 1."""
     # Inside torch.compile, and on the "meta" device, tensors have no values to check.
-    if torch.compiler.is_compiling() or ids.is_meta or ids.numel() == 0:
+    if torch.compiler.is_compiling():
+        return
+    if not isinstance(ids, Tensor):
+        raise ValueError(
+            f"token ids should be a torch.Tensor, not {type(ids).__name__}: use torch.tensor(ids)"
+        )
+    if ids.is_meta or ids.numel() == 0:
         return
     if ids.dtype not in (torch.int32, torch.int64):
         raise ValueError(f"token ids should be torch.int64, not {ids.dtype}: use ids.long()")

@@ -18,10 +18,67 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gptlib.checks import (
+    at_least,
+    between,
+    check_arguments,
+    checked_value,
+    list_of,
+    optional,
+    tensor,
+    tokens,
+    trainable,
+)
 from gptlib.model import evaluating
-from gptlib.tokenizer import Tokenizer
+from gptlib.tokenizer import Tokenizer, any_tokenizer
+
+# top_p counts as reached from this much below it, because float32 rounds the sum 0.5 + 0.3 to a
+# number that is not 0.8.
+ROUNDING = 1e-6
 
 
+def infinite_or_at_least_0(name: str, value: float) -> float:
+    """The kind of a temperature. An infinite one makes all tokens equally likely."""
+    is_infinite = isinstance(value, float) and value == math.inf
+    return value if is_infinite else at_least(0.0)(name, value)
+
+
+def prompts_kind(name: str, value: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
+    """The kind of prompts: tokens (B, T), or a list of rows, (T,) each."""
+    kind = tokens("B, T") if isinstance(value, Tensor) else list_of(tokens("T"))
+    return checked_value(name, value, kind)
+
+
+def logits_kind(name: str, value: Tensor) -> Tensor:
+    """The kind of logits: floating-point numbers, (…, V)."""
+    value = checked_value(name, value, Tensor)
+    if not value.is_floating_point() or value.ndim == 0 or value.shape[-1] == 0:
+        raise ValueError(
+            f"{name} is {value.dtype} of shape {tuple(value.shape)}, it should be floating-point "
+            "numbers of shape (…, V)"
+        )
+    return value
+
+
+def stop_kind(name: str, value: str | Sequence[str] | None) -> list[str]:
+    """The kind of stop strings: one string, several, or None for no stop string."""
+    strings = [value] if isinstance(value, str) else value or []
+    return list_of(str)(name, strings)
+
+
+# The kinds of the arguments that several functions below have.
+SAMPLING = {
+    "temperature": infinite_or_at_least_0,
+    "top_k": optional(at_least(1)),
+    "top_p": optional(between(0.0, 1.0)),
+}
+PROMPTS = {
+    "model": nn.Module, "idx": prompts_kind, "max_new_tokens": at_least(0),
+    "seed": optional(at_least(0)), "cache": bool,
+}
+
+
+@check_arguments(**PROMPTS, **SAMPLING)
 def generate(
     model: nn.Module,
     idx: Tensor | Sequence[Tensor],
@@ -47,6 +104,7 @@ def generate(
     ]
 
 
+@check_arguments(**PROMPTS, **SAMPLING)
 def generate_tokens(
     model: nn.Module,
     idx: Tensor | Sequence[Tensor],
@@ -72,10 +130,6 @@ def generate_tokens(
     Yields:
         (B,) tokens, `max_new_tokens` times.
     """
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens={max_new_tokens} should be at least 0")
-    if seed is not None and seed < 0:
-        raise ValueError(f"seed={seed} should be at least 0, or None for a new one")
     windows = Windows(model, idx, max_new_tokens, cache)
     seed = np.random.SeedSequence().entropy if seed is None else seed
     generators = [np.random.default_rng(seed + row) for row in range(len(idx))]
@@ -87,6 +141,7 @@ def generate_tokens(
         yield token
 
 
+@check_arguments(logits=logits_kind, **SAMPLING)
 def next_token_probabilities(
     logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> Tensor:
@@ -108,7 +163,8 @@ def next_token_probabilities(
         ValueError: temperature below 0, top_k below 1, top_p outside 0 … 1, or logits whose largest
             is nan or infinite.
     """
-    check_sampling(logits, temperature, top_k, top_p)
+    if not logits.amax(-1).isfinite().all():
+        raise ValueError("the model's logits are not finite: has its training diverged?")
     if temperature == 0:
         likeliest = logits.argmax(-1, keepdim=True)
         return torch.zeros_like(logits).scatter_(-1, likeliest, 1.0)
@@ -126,26 +182,14 @@ def next_token_probabilities(
     if top_p is not None and top_p < 1:
         # A token is dropped if the more likely tokens already reach p. The first is always kept.
         before = probabilities.cumsum(-1) - probabilities
-        dropped = before >= top_p
+        dropped = before >= top_p - ROUNDING
         dropped[..., 0] = False
         probabilities = probabilities.masked_fill(dropped, 0.0)
         probabilities = probabilities / probabilities.sum(-1, keepdim=True)
     return torch.zeros_like(probabilities).scatter_(-1, order, probabilities)
 
 
-def check_sampling(
-    logits: Tensor, temperature: float, top_k: int | None, top_p: float | None
-) -> None:
-    if not temperature >= 0:
-        raise ValueError(f"temperature={temperature} should be 0 (greedy) or above")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k={top_k} should be at least 1, or None to keep every token")
-    if top_p is not None and not 0 <= top_p <= 1:
-        raise ValueError(f"top_p={top_p} should be between 0 and 1, or None to keep every token")
-    if not logits.amax(-1).isfinite().all():
-        raise ValueError("the model's logits are not finite: has its training diverged?")
-
-
+@check_arguments(probabilities=tensor("B, V"), numbers=list_of(float))
 def pick(probabilities: Tensor, numbers: Sequence[float]) -> Tensor:
     """Return one token for each row of `probabilities`, (B, V), as a tensor (B,).
 
@@ -156,9 +200,17 @@ def pick(probabilities: Tensor, numbers: Sequence[float]) -> Tensor:
     >>> pick(torch.tensor([[0.2, 0.0, 0.8], [0.2, 0.0, 0.8]]), [0.1, 0.2])
     tensor([0, 2])
     """
+    if len(numbers) != len(probabilities) or not all(0 <= number < 1 for number in numbers):
+        raise ValueError(
+            f"{len(probabilities)} rows have {len(numbers)} numbers: numbers should have one for "
+            "each row, at least 0 and below 1"
+        )
     # On the CPU, because Apple's GPUs have no double precision.
     cumulative = probabilities.cpu().double().cumsum(-1)                    # (B, V)
-    cumulative = cumulative / cumulative[:, -1:]                            # rounding: end at 1
+    total = cumulative[:, -1:]                                              # (B, 1)
+    if not 0 < total.min() <= total.max() < math.inf:
+        raise ValueError("each row of probabilities should have a sum above 0, without nan")
+    cumulative = cumulative / total                                         # rounding: end at 1
     numbers = torch.tensor(numbers, dtype=torch.double)[:, None]            # (B, 1)
     return (cumulative <= numbers).sum(-1).to(probabilities.device)
 
@@ -255,6 +307,7 @@ class Windows:
         self.last = token.clone()               # a copy, since the caller may change its tensor
 
 
+@check_arguments(model=trainable, tokenizer=any_tokenizer, prompt=str, max_new_tokens=at_least(0))
 def generate_text(
     model: nn.Module, tokenizer: Tokenizer, prompt: str, max_new_tokens: int = 500, **how
 ) -> str:
@@ -262,12 +315,16 @@ def generate_text(
     return "".join(stream_text(model, tokenizer, prompt, max_new_tokens, **how))
 
 
+@check_arguments(
+    model=trainable, tokenizer=any_tokenizer, prompt=str, max_new_tokens=at_least(0),
+    stop=stop_kind, seed=optional(at_least(0)), **SAMPLING,
+)
 def stream_text(
     model: nn.Module,
     tokenizer: Tokenizer,
     prompt: str,
     max_new_tokens: int = 500,
-    stop: str | Sequence[str] = (),
+    stop: str | Sequence[str] | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -279,7 +336,7 @@ def stream_text(
         stop: one or several strings. The text is cut just before the first stop string. Characters
             that may be the beginning of a stop string wait until that is decided.
     """
-    stops = [stop] if isinstance(stop, str) else list(stop)
+    stops = [stop] if isinstance(stop, str) else list(stop or [])
     if "" in stops:
         raise ValueError("a stop string is empty: the text would end before it began")
     device = next(model.parameters()).device

@@ -13,6 +13,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gptlib.checks import at_least, check_arguments, checked_value, list_of
+
+
+def one_or_more_integers(name: str, value: int | Sequence[int] | Tensor) -> Tensor | int | list:
+    """The kind of lengths: one integer, or a list or a tensor of integers."""
+    if isinstance(value, Tensor):
+        return value
+    return checked_value(name, value, list_of(int) if isinstance(value, list | tuple) else int)
+
 
 class KVCache:
     """Keys and values of all layers: tensors (B, n_head, block_size, head_size).
@@ -30,6 +39,7 @@ class KVCache:
         device: where the model is.
     """
 
+    @check_arguments(n_layer=at_least(1), batch_size=at_least(1), block_size=at_least(1))
     def __init__(
         self, n_layer: int, batch_size: int, block_size: int, device: str | torch.device = "cpu"
     ):
@@ -71,6 +81,7 @@ class KVCache:
         """
         self.lengths = self.lengths + self.positions.shape[1]
 
+    @check_arguments(lengths=one_or_more_integers)
     def truncate(self, lengths: int | Sequence[int] | Tensor) -> None:
         """Keep only the first tokens of each row.
 
@@ -92,8 +103,22 @@ class KVCache:
             )
         self.lengths = lengths.expand(len(self.lengths)).clone()
 
+    @check_arguments(rows=list_of(int))
     def set_rows(self, rows: Sequence[int], other: "KVCache") -> None:
-        """Replace the given rows by all rows of another cache of the same model."""
+        """Replace the given rows by all rows of another cache of the same model.
+
+        Raises:
+            ValueError: a row does not exist, or the other cache has another number of rows or is
+                the cache of another model.
+        """
+        B = len(self.lengths)
+        if not isinstance(other, KVCache) or len(self.layers) != len(other.layers):
+            raise ValueError("both caches should hold texts that the same model has read")
+        if len(rows) != len(other.lengths) or not all(0 <= row < B for row in rows):
+            raise ValueError(
+                f"rows={rows} should be rows from 0 … {B - 1}, one for each of the "
+                f"{len(other.lengths)} rows of the other cache"
+            )
         for layer, other_layer in zip(self.layers, other.layers, strict=True):
             if not layer.tensors or layer.tensors.keys() != other_layer.tensors.keys():
                 raise ValueError("both caches should hold texts that the same model has read")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gptlib.block import Block
+from gptlib.checks import check_arguments, tokens
 from gptlib.config import GPTConfig
 from gptlib.data import check_ids
 from gptlib.kv_cache import KVCache
@@ -32,6 +33,7 @@ class GPT(nn.Module):
         norm: the class of the last norm. It is called with n_embd and `bias=config.bias`.
     """
 
+    @check_arguments(config=GPTConfig)
     def __init__(self, config: GPTConfig, block=Block, norm=nn.LayerNorm):
         super().__init__()
         self.config = config
@@ -128,6 +130,11 @@ class GPT(nn.Module):
 
     def check_input(self, idx: Tensor, cache: KVCache | None, mask: Tensor | None) -> None:
         check_ids(idx, self.config.vocab_size)
+        if idx.ndim != 2:
+            raise ValueError(
+                f"idx has the shape {tuple(idx.shape)}, it should have the shape (B, T): use "
+                "idx[None] for a single text"
+            )
         if self.block_size is not None and idx.shape[1] > self.block_size:
             raise ValueError(
                 f"a window of {idx.shape[1]} tokens is longer than block_size={self.block_size}: "
@@ -138,6 +145,8 @@ class GPT(nn.Module):
         if cache is not None:
             raise ValueError("give either a cache or a mask: a cache makes its own mask")
         B, T = idx.shape
+        if not isinstance(mask, Tensor):
+            raise ValueError(f"the mask is {type(mask).__name__}, it should be a torch.Tensor")
         if mask.shape != (B, 1, T, T) or mask.dtype != torch.bool:
             raise ValueError(
                 f"the mask is {mask.dtype} of shape {tuple(mask.shape)}, it should be torch.bool "
@@ -234,6 +243,7 @@ def count_parameters(*modules: nn.Module) -> int:
     return sum(p.numel() for module in modules for p in module.parameters())
 
 
+@check_arguments(model=nn.Module)
 @contextmanager
 def evaluating(model: nn.Module):
     """Switch off dropout and gradients inside `with evaluating(model):`.
@@ -251,16 +261,17 @@ def evaluating(model: nn.Module):
             module.training = True
 
 
+@check_arguments(model=nn.Module, idx=tokens("B, T"), position=int)
 def causality_gap(model: nn.Module, idx: Tensor, position: int) -> float:
     """Return the largest change of any earlier logit when the token at `position` changes.
 
     A model that cannot see the future gives 0. A result above 0 proves that it can. The token at
     `position` is replaced by each token that occurs in `idx`, (B, T).
     """
-    if position < 1 or len(idx.unique()) < 2:
+    if not 1 <= position < idx.shape[1] or len(idx.unique()) < 2:
         raise ValueError(
-            f"nothing to compare: position={position} should be at least 1, and idx should hold "
-            "two different tokens"
+            f"nothing to compare: position={position} should be at least 1 and below T = "
+            f"{idx.shape[1]}, and idx should hold two different tokens"
         )
     gap = 0.0
     with evaluating(model):

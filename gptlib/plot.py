@@ -14,7 +14,7 @@ Their colours can be told apart by colour-blind readers, their axes have labels 
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -24,6 +24,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
+from gptlib.checks import (
+    above,
+    at_least,
+    check_arguments,
+    dict_of,
+    dict_with,
+    list_of,
+    optional,
+    short,
+)
 from gptlib.config import project_dir
 
 # The colours of Okabe and Ito (2008), without their yellow, which is too faint for lines on white.
@@ -43,6 +53,25 @@ SIGNS = {" ": "␣", "\n": "⏎", "\t": "⇥", "$": r"\$"}
 _FONT = get_font(findfont("DejaVu Sans"))
 
 
+def numbers(n_dimensions: int) -> Callable:
+    """Return the kind for lists, arrays and tensors of numbers with that many dimensions."""
+    def check(name, value):
+        try:
+            array = np.asarray(value, dtype=float)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(
+                f"{name}={short(value)} should be numbers, such as tensor.detach().cpu()"
+            ) from None
+        if array.ndim != n_dimensions or not array.size:
+            raise ValueError(
+                f"{name} has the shape {array.shape}, it should have {n_dimensions} "
+                f"dimension{'s' * (n_dimensions > 1)}, none of them 0"
+            )
+        return value
+    return check
+
+
+@check_arguments(columns=at_least(1), rows=at_least(1), width=above(0.0), height=above(0.0))
 def new_figure(
     columns: int = 1, rows: int = 1, width: float = 7.0, height: float = 3.6, **subplots_options
 ) -> tuple[Figure, Axes]:
@@ -70,6 +99,7 @@ def new_figure(
     return figure, axes
 
 
+@check_arguments(figure=Figure, alt=str)
 def show(figure: Figure, alt: str) -> None:
     """Display `figure` as a PNG. Screen readers read the text `alt` in its place."""
     png = io.BytesIO()
@@ -100,6 +130,7 @@ def show_drawing(name: str) -> None:
     display(Image((folder / f"{name}.png").read_bytes(), alt=alt_texts[name], width=700))
 
 
+@check_arguments(axes=Axes, level=float, name=str)
 def mark_level(axes: Axes, level: float, name: str) -> None:
     """Draw a dashed horizontal line, with its name above its right end."""
     axes.axhline(level, color=GREY, linestyle="--", linewidth=1)
@@ -109,6 +140,7 @@ def mark_level(axes: Axes, level: float, name: str) -> None:
     )
 
 
+@check_arguments(axes=Axes, vocab_size=at_least(1), bigram_loss=optional(float))
 def mark_baselines(axes: Axes, vocab_size: int, bigram_loss: float | None = None) -> None:
     """Draw a line at ln V, the loss of uniform guessing, and one at the bigram's loss."""
     guessing_loss = math.log(vocab_size)
@@ -117,6 +149,10 @@ def mark_baselines(axes: Axes, vocab_size: int, bigram_loss: float | None = None
         mark_level(axes, bigram_loss, f"bigram = {bigram_loss:.3f}")
 
 
+@check_arguments(
+    axes=Axes, history=list_of(dict_with("step", "train_loss", "val_loss")),
+    vocab_size=at_least(1), bigram_loss=optional(float), label=str,
+)
 def plot_loss(
     axes: Axes, history: list[dict], vocab_size: int, bigram_loss: float | None = None,
     label: str = "", color: str = BLUE,
@@ -140,6 +176,10 @@ def plot_loss(
     axes.legend(frameon=False)
 
 
+@check_arguments(
+    axes=Axes, matrix=numbers(2), row_labels=list_of(str), column_labels=list_of(str), xlabel=str,
+    ylabel=str, colorbar=str,
+)
 def plot_matrix(
     axes: Axes, matrix, row_labels: Sequence[str], column_labels: Sequence[str],
     xlabel: str, ylabel: str, colorbar: str = "", cmap: str = "Blues", **imshow_options,
@@ -161,6 +201,9 @@ def plot_matrix(
     axes.figure.colorbar(image, ax=axes, label=colorbar, shrink=0.9)
 
 
+@check_arguments(
+    axes=Axes, probabilities=numbers(1), labels=list_of(str), title=str, most=at_least(1)
+)
 def plot_distribution(
     axes: Axes, probabilities, labels: Sequence[str], title: str = "", most: int = 15,
     color: str = BLUE,
@@ -172,6 +215,8 @@ def plot_distribution(
         labels: the tokens as text, (V,).
     """
     probabilities = np.asarray(probabilities)
+    if len(labels) != len(probabilities):
+        raise ValueError(f"{len(probabilities)} probabilities have {len(labels)} labels")
     order = np.argsort(-probabilities, kind="stable")[:most]
     # Bars stand at numbers, not at labels, since two tokens may have the same label.
     bars = axes.bar(range(len(order)), probabilities[order], color=color)
@@ -182,6 +227,7 @@ def plot_distribution(
     axes.set_ylim(0, 1.08 * max(probabilities.max(), 0.01))
 
 
+@check_arguments(token=str)
 def visible(token: str) -> str:
     """Return a token as an axis can show it.
 
@@ -197,6 +243,7 @@ def _can_be_drawn(character: str) -> bool:
     return character.isprintable() and bool(_FONT.get_char_index(ord(character)))
 
 
+@check_arguments(axes=Axes, parts=dict_of(str, at_least(0.0)), peak=at_least(0.0))
 def plot_memory(axes: Axes, parts: dict[str, float], peak: float) -> None:
     """Draw the memory of a plan in megabytes (10**6 bytes): a bar for each part and for the peak.
 
@@ -214,6 +261,7 @@ def plot_memory(axes: Axes, parts: dict[str, float], peak: float) -> None:
     axes.set(xlabel="memory (MB)")
 
 
+@check_arguments(axes=Axes, gaps=dict_of(str, dict_of(str, float)))
 def plot_gap(axes: Axes, gaps: dict[str, dict[str, float]]) -> None:
     """Draw each model's excess over the floor, a bar for each kind of character.
 
@@ -221,6 +269,8 @@ def plot_gap(axes: Axes, gaps: dict[str, dict[str, float]]) -> None:
         gaps: for each model the result of `gap_by_kind` (corpora/floor.py): {kind: nats per play}.
             The axis is linear up to 1 nat and logarithmic above it.
     """
+    if not gaps:
+        raise ValueError("gaps={} is empty: give the gaps of at least one model")
     kinds = list(dict.fromkeys(kind for gap in gaps.values() for kind in gap))
     height = 0.8 / len(gaps)
     for i, (model, gap) in enumerate(gaps.items()):

@@ -18,6 +18,16 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Protocol, Self, runtime_checkable
 
+from gptlib.checks import (
+    at_least,
+    check_arguments,
+    checked_value,
+    dict_with,
+    list_of,
+    several,
+    short,
+)
+
 
 class TokenizerError(ValueError):
     """A text cannot be encoded, an id cannot be decoded, or a file holds no tokenizer."""
@@ -40,9 +50,19 @@ class Tokenizer(Protocol):
         """Return everything that is needed to build the tokenizer again, ready for JSON."""
 
 
+def characters(name: str, value: Iterable[str]) -> Iterable[str]:
+    """The kind of an alphabet: a text, or a list of single characters."""
+    value = value if isinstance(value, str) else list_of(str)(name, value)
+    for character in value:
+        if len(character) != 1:
+            raise ValueError(f"{name} contains {character!r}, each entry should be one character")
+    return value
+
+
 class CharTokenizer:
     """Every character is one token. Ids follow the order of the characters' code points."""
 
+    @check_arguments(TokenizerError, alphabet=characters)
     def __init__(self, alphabet: Iterable[str]):
         self.alphabet = "".join(sorted(set(alphabet)))
         if not self.alphabet:
@@ -52,6 +72,7 @@ class CharTokenizer:
         self.ids = {character: i for i, character in enumerate(self.alphabet)}
 
     @classmethod
+    @check_arguments(TokenizerError, text=str)
     def from_text(cls, text: str) -> Self:
         """Return the tokenizer whose alphabet is the set of all characters in `text`.
 
@@ -61,6 +82,7 @@ class CharTokenizer:
         check_surrogates(text)
         return cls(text)
 
+    @check_arguments(TokenizerError, text=str)
     def encode(self, text: str) -> list[int]:
         """Return the ids of the characters of `text`.
 
@@ -88,6 +110,7 @@ class CharTokenizer:
         return {"class": "CharTokenizer", "alphabet": self.alphabet}
 
     @classmethod
+    @check_arguments(TokenizerError, saved=dict_with("alphabet"))
     def from_dict(cls, saved: dict) -> Self:
         return cls(saved["alphabet"])
 
@@ -112,6 +135,7 @@ class LowercaseTokenizer:
     # Padding, then the begin and the end of a system text, of a question and of an answer.
     SPECIAL = ("<P>", "<S>", "</S>", "<Q>", "</Q>", "<A>", "</A>")
 
+    @check_arguments(TokenizerError, vocab_size=at_least(1))
     def __init__(self, vocab_size: int = 88):
         characters = [c for c in string.printable if c not in string.ascii_uppercase]
         tokens = [self.UNKNOWN, *characters, *self.SPECIAL]
@@ -123,6 +147,7 @@ class LowercaseTokenizer:
         self.ids = {token: i for i, token in enumerate(tokens)}
         self.tokens = tokens + [self.UNKNOWN] * (vocab_size - len(tokens))
 
+    @check_arguments(TokenizerError, text=str, allowed_special=list_of(str))
     def encode(self, text: str, allowed_special: Iterable[str] = ()) -> list[int]:
         """Return the ids of `text`.
 
@@ -158,6 +183,7 @@ class LowercaseTokenizer:
         return {"class": "LowercaseTokenizer", "vocab_size": self.vocab_size}
 
     @classmethod
+    @check_arguments(TokenizerError, saved=dict_with("vocab_size"))
     def from_dict(cls, saved: dict) -> Self:
         return cls(saved["vocab_size"])
 
@@ -175,6 +201,16 @@ def unknown_share(tokenizer: Tokenizer, text: str) -> float:
     return n_unknown / max(1, counts.total())
 
 
+def any_tokenizer(name: str, value: Tokenizer) -> Tokenizer:
+    """The kind for tokenizers, also those of other libraries with the same methods."""
+    if isinstance(value, type) or not hasattr(value, "token_bytes"):
+        raise ValueError(
+            f"{name}={short(value)} should be a tokenizer, such as CharTokenizer.from_text(text)"
+        )
+    return value
+
+
+@check_arguments(tokenizer=any_tokenizer)
 def fingerprint(tokenizer: Tokenizer) -> str:
     """Return 16 hexadecimal digits of the tokenizer's sha256.
 
@@ -188,9 +224,12 @@ def checked_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
     """Return `ids` (a list or a 1-D tensor) as a list of integers.
 
     Raises:
-        TokenizerError: an id is not in the range 0 … vocab_size - 1.
+        TokenizerError: an id is not an integer in the range 0 … vocab_size - 1.
     """
-    ids = [int(i) for i in ids]
+    try:
+        ids = [i if type(i) is int else checked_value("id", i, int) for i in several("ids", ids)]
+    except ValueError as error:
+        raise TokenizerError(f"{error}: give a list or a 1-D tensor of integers") from None
     for i in ids:
         if not 0 <= i < vocab_size:
             raise TokenizerError(

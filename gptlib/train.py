@@ -23,8 +23,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from gptlib.config import TrainConfig
-from gptlib.data import DataError, check_length, fixed_windows, get_batch
+from gptlib.checks import (
+    at_least,
+    check_arguments,
+    checked_value,
+    function,
+    list_of,
+    optional,
+    tokens,
+    trainable,
+)
+from gptlib.config import ConfigError, TrainConfig
+from gptlib.data import DataError, check_ids, check_length, fixed_windows, get_batch
 from gptlib.model import evaluating
 from gptlib.resume import Interrupt, identity
 from gptlib.run import (
@@ -36,7 +46,7 @@ from gptlib.run import (
     seed_dropout,
     wrap_model,
 )
-from gptlib.tokenizer import Tokenizer
+from gptlib.tokenizer import Tokenizer, any_tokenizer
 
 EVAL_TOKENS = 8192          # tokens in one batch of an evaluation
 EVAL_NUMBERS = 1 << 25      # logits in one batch of an evaluation, at most
@@ -46,6 +56,28 @@ NO_TARGET = -100            # a target with this value carries no loss
 Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
 
 
+def tokens_or_function(name: str, value: Tensor | Callable) -> Tensor | Callable:
+    """The kind of a training split: tokens, (N,), or a function step -> batch."""
+    return checked_value(name, value, function if callable(value) else tokens("N"))
+
+
+def tokens_or_batches(name: str, value: Tensor | Sequence[Batch]) -> Tensor | Sequence[Batch]:
+    """The kind of a validation split: tokens, (N,), or a list of batches."""
+    if not isinstance(value, list | tuple) or not value:
+        return tokens("N")(name, value)
+    for i, batch in enumerate(value):
+        if not isinstance(batch, list | tuple) or len(batch) not in (2, 3):
+            raise ValueError(f"{name}[{i}] should be a batch: a tuple (x, y) or (x, y, mask)")
+        list_of(Tensor)(f"{name}[{i}]", batch)
+    return value
+
+
+@check_arguments(
+    model=trainable, train_ids=tokens_or_function, val_ids=tokens_or_batches,
+    block_size=at_least(1), config=TrainConfig, out_dir=optional(str | Path),
+    tokenizer=optional(any_tokenizer), on_eval=optional(function), progress=bool,
+    optimizer=optional(function), extra_loss=optional(function), stop=optional(function),
+)
 def train(
     model: nn.Module,
     train_ids: Tensor | Callable[[int], Batch],
@@ -99,6 +131,7 @@ def train(
         CheckpointError: a checkpoint is damaged or cannot be written, or another run uses out_dir.
         DataError: a split is shorter than one window, or a batch has no targets.
     """
+    check_vocabulary(model, tokenizer)
     batches, val_batches = make_batches(train_ids, val_ids, block_size, config)
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
@@ -136,6 +169,7 @@ def train(
     return TrainResult(run.history, run.interrupted)
 
 
+@check_arguments(model=trainable, ids=tokens("N"), block_size=at_least(1))
 def evaluate(model: nn.Module, ids: Tensor, block_size: int) -> tuple[float, float]:
     """Return the loss in nats per token, and the accuracy, over all of `ids`, (N,).
 
@@ -146,11 +180,13 @@ def evaluate(model: nn.Module, ids: Tensor, block_size: int) -> tuple[float, flo
     return evaluate_batches(model, text_windows(ids, block_size))
 
 
+@check_arguments(ids=tokens("N"), block_size=at_least(1))
 def text_windows(ids: Tensor, block_size: int) -> list[Batch]:
     """Return windows of `ids`, (N,), that stand side by side, in batches for an evaluation."""
     return list(fixed_windows(ids, block_size, max(1, EVAL_TOKENS // block_size)))
 
 
+@check_arguments(model=trainable)
 def evaluate_batches(model: nn.Module, batches: Iterable[Batch]) -> tuple[float, float]:
     """Return the loss in nats per token, and the accuracy, over all targets of `batches`."""
     device = device_of(model)
@@ -159,6 +195,7 @@ def evaluate_batches(model: nn.Module, batches: Iterable[Batch]) -> tuple[float,
         for x, y, *mask in small_batches(model, batches):
             logits = model(x.to(device), **mask_argument(mask, device)).flatten(0, 1)   # (B·T, V)
             y = y.to(device).flatten()                                                  # (B·T,)
+            check_ids(y[y != NO_TARGET], vocab_size=logits.shape[1])
             loss += F.cross_entropy(logits, y, ignore_index=NO_TARGET, reduction="sum").item()
             hits += (logits.argmax(-1) == y).sum().item()
             n_targets += (y != NO_TARGET).sum().item()
@@ -219,6 +256,7 @@ def mean_over_processes(value: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
+@check_arguments(config=TrainConfig, step=at_least(0), block_size=at_least(1))
 def learning_rate(config: TrainConfig, step: int, block_size: int) -> float:
     """Return the learning rate of a step: a linear warm-up, then half a cosine down to `min_lr`.
 
@@ -236,6 +274,7 @@ def learning_rate(config: TrainConfig, step: int, block_size: int) -> float:
     return config.min_lr + (config.learning_rate - config.min_lr) * cosine
 
 
+@check_arguments(model=trainable, config=TrainConfig)
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """Return AdamW (Loshchilov & Hutter 2019).
 
@@ -257,6 +296,17 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         betas=(config.beta1, config.beta2),
         fused=True,
     )
+
+
+def check_vocabulary(model: nn.Module, tokenizer: Tokenizer | None) -> None:
+    """Raise a ConfigError if the tokenizer has more tokens than the model knows."""
+    config = model.config_dict() if hasattr(model, "config_dict") else {}
+    vocab_size = config.get("vocab_size")
+    if tokenizer and vocab_size and tokenizer.vocab_size > vocab_size:
+        raise ConfigError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, but the model knows only "
+            f"vocab_size={vocab_size}: give the tokenizer that encoded the text"
+        )
 
 
 def make_batches(

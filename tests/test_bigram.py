@@ -32,9 +32,9 @@ def test_int32_ids_are_counted_like_int64_ids():
     (torch.tensor([1, -1]), "token ids run from -1 to 1, but the model knows 0 … 2: "
                             "was the text encoded by another tokenizer?"),
     (torch.tensor([0, 1], dtype=torch.uint8),
-     "token ids should be torch.int64, not torch.uint8: use ids.long()"),
+     "count_bigrams: ids should be torch.int64, not torch.uint8: use ids.long()"),
     (torch.tensor([0.0, 1.0]),
-     "token ids should be torch.int64, not torch.float32: use ids.long()"),
+     "count_bigrams: ids should be torch.int64, not torch.float32: use ids.long()"),
 ], ids=["too large", "negative", "uint8", "float"])
 def test_wrong_ids_are_not_counted(ids, message):
     with pytest.raises(ValueError) as error:

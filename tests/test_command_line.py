@@ -187,7 +187,7 @@ def test_any_of_several_stop_strings_ends_the_text(trained, capsys):
 @pytest.mark.parametrize(("options", "sentence"), [
     (["--prompt", "Ωmega"], "character 'Ω' (U+03A9) at position 0 is not among"),
     (["--prompt", ""], "the prompt is empty"),
-    (["--temperature", "-1"], "temperature=-1.0 should be 0 (greedy) or above"),
+    (["--temperature", "-1"], "temperature=-1.0 should be at least 0.0"),
     (["--top-k", "0"], "top_k=0 should be at least 1"),
     (["--top-p", "2"], "top_p=2.0 should be between 0 and 1"),
     (["--stop", ""], "a stop string is empty"),

@@ -174,3 +174,21 @@ def test_chapter_4_can_train_the_models_of_later_chapters(variant, tmp_path):
     execute(CHAPTER_4, tmp_path, **values)
     header = json.loads((tmp_path / "run/best.json").read_text(encoding="utf-8"))
     assert variant.items() <= header["config"].items()
+
+
+@pytest.mark.slow
+def test_chapter_6_reads_a_text_of_one_repeated_character(tmp_path):
+    path, = (path for path in CHAPTERS if path.stem == "06_time_weighting")
+    execute(path, tmp_path, **SMOKE[path.stem] | {
+        "corpus": "text:" + 3000 * "a", "out_dir": str(tmp_path / path.stem)})
+    assert list((tmp_path / path.stem).glob("result-*.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["05_bpe", "playground"])
+def test_a_text_of_one_repeated_character_has_too_few_words_for_bpe(name, tmp_path):
+    values = SMOKE[name] | {"corpus": "text:" + 3000 * "a", "out_dir": str(tmp_path / "run")}
+    with pytest.raises(papermill.PapermillExecutionError) as stopped:
+        execute(ROOT / f"notebooks/{name}.ipynb", tmp_path, **values)
+    assert "vocab_size=300 is too large for this text" in stopped.value.evalue
+    assert not (tmp_path / "run").exists()

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from gptlib.bpe.fast import BPETokenizer
+from gptlib.checks import at_least, check_arguments, existing_file, new_file
 from gptlib.config import did_you_mean
 from gptlib.data import split
 from gptlib.tokenizer import (
@@ -11,6 +12,7 @@ from gptlib.tokenizer import (
     LowercaseTokenizer,
     Tokenizer,
     TokenizerError,
+    any_tokenizer,
     unknown_share,
 )
 
@@ -21,6 +23,12 @@ TOKENIZERS = {
 }
 
 
+def file_or_dict(name: str, value: str | Path | dict) -> Path | dict:
+    """The kind of a saved tokenizer: a dict, or the path of a file."""
+    return value if isinstance(value, dict) else existing_file(name, value)
+
+
+@check_arguments(TokenizerError, name=str, text=str, vocab_size=at_least(1))
 def make_tokenizer(name: str, text: str, vocab_size: int = 512) -> Tokenizer:
     """Return the tokenizer for a training run on `text`.
 
@@ -51,12 +59,14 @@ def make_tokenizer(name: str, text: str, vocab_size: int = 512) -> Tokenizer:
     return BPETokenizer.train(split(text)[0], vocab_size)
 
 
+@check_arguments(TokenizerError, tokenizer=any_tokenizer, path=new_file)
 def save_tokenizer(tokenizer: Tokenizer, path: str | Path) -> None:
     """Write `tokenizer` to `path` as JSON that a person can read."""
     content = json.dumps(tokenizer.to_dict(), ensure_ascii=False, indent=1)
     Path(path).write_text(content, encoding="utf-8")
 
 
+@check_arguments(TokenizerError, saved=file_or_dict)
 def load_tokenizer(saved: str | Path | dict) -> Tokenizer:
     """Return the tokenizer that was saved.
 

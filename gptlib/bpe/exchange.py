@@ -22,18 +22,24 @@ from typing import TYPE_CHECKING
 
 from gptlib.bpe.fast import BPETokenizer
 from gptlib.bpe.words import GPT4_PATTERN
+from gptlib.checks import check_arguments, dict_of, existing_file, new_file, optional
 from gptlib.tokenizer import TokenizerError
 
 if TYPE_CHECKING:
     import tiktoken
 
 
+@check_arguments(TokenizerError, tokenizer=BPETokenizer)
 def to_ranks(tokenizer: BPETokenizer) -> dict[bytes, int]:
     """Return {bytes: id} for all tokens except the special tokens."""
     ids = [*range(256), *tokenizer.merges.values()]
     return {tokenizer.token_bytes(i): i for i in ids}
 
 
+@check_arguments(
+    TokenizerError, ranks=dict_of(bytes, int), pattern=str,
+    special_tokens=optional(dict_of(str, int)),
+)
 def from_ranks(ranks: dict[bytes, int], pattern: str,
                special_tokens: dict[str, int] | None = None) -> BPETokenizer:
     """Return the tokenizer with these ids.
@@ -64,6 +70,7 @@ def from_ranks(ranks: dict[bytes, int], pattern: str,
     return tokenizer
 
 
+@check_arguments(TokenizerError, tokenizer=BPETokenizer, path=new_file)
 def save_tiktoken(tokenizer: BPETokenizer, path: str | Path) -> None:
     """Write tiktoken's file of ranks: one line for each token, its bytes in base64 and its rank.
 
@@ -75,6 +82,9 @@ def save_tiktoken(tokenizer: BPETokenizer, path: str | Path) -> None:
     Path(path).write_bytes(b"".join(lines))
 
 
+@check_arguments(
+    TokenizerError, path=existing_file, pattern=str, special_tokens=optional(dict_of(str, int))
+)
 def load_tiktoken(path: str | Path, pattern: str = GPT4_PATTERN,
                   special_tokens: dict[str, int] | None = None) -> BPETokenizer:
     """Return the tokenizer of a file of ranks, such as `cl100k_base.tiktoken`.
@@ -93,6 +103,7 @@ def load_tiktoken(path: str | Path, pattern: str = GPT4_PATTERN,
     return from_ranks(ranks, pattern, special_tokens)
 
 
+@check_arguments(TokenizerError, tokenizer=BPETokenizer, name=str)
 def to_tiktoken(tokenizer: BPETokenizer, name: str = "gptlib") -> "tiktoken.Encoding":
     """Return a `tiktoken.Encoding` with the same ids. It is faster, because it is written in Rust.
 

@@ -21,6 +21,17 @@ from typing import Literal, Self
 import regex
 
 from gptlib.bpe.words import GPT4_PATTERN, compile_pattern, split_words
+from gptlib.checks import (
+    at_least,
+    check_arguments,
+    checked_value,
+    dict_of,
+    existing_file,
+    list_of,
+    new_file,
+    optional,
+    several,
+)
 from gptlib.tokenizer import TokenizerError, checked_ids
 
 # The special tokens that `encode_document` puts before and after a text.
@@ -33,6 +44,30 @@ CACHED_LENGTH = 64
 
 # Stands at a position whose token has been merged into the token on its left.
 REMOVED = -1
+
+
+def pairs_of_ids(name: str, value: Iterable) -> list[tuple[int, int]]:
+    """The kind of merges: a list of pairs of ids."""
+    pairs = list_of(list_of(int))(name, value)
+    for i, pair in enumerate(pairs):
+        if len(pair) != 2:
+            raise ValueError(f"{name}[{i}]={pair} should be a pair of ids")
+    return pairs
+
+
+def order_of_bytes(name: str, value: Sequence[int]) -> list[int]:
+    """The kind of the bytes of the first 256 ids: 256 integers, or a bytes object."""
+    return list_of(int)(name, list(value) if isinstance(value, bytes) else value)
+
+
+def text_or_texts(name: str, value: str | Iterable[str]) -> str | Iterable[str]:
+    """The kind of a training text: one text, or several of them."""
+    return value if isinstance(value, str) else several(name, value)
+
+
+def names_or_all(name: str, value: Iterable[str] | Literal["all"]) -> list[str] | Literal["all"]:
+    """The kind of a choice of special tokens: a list of their names, or "all"."""
+    return value if isinstance(value, str) and value == "all" else list_of(str)(name, value)
 
 
 class BPETokenizer:
@@ -51,6 +86,10 @@ class BPETokenizer:
         TokenizerError: merges, special tokens, byte order or pattern are wrong.
     """
 
+    @check_arguments(
+        TokenizerError, merges=pairs_of_ids, pattern=str,
+        special_tokens=optional(dict_of(str, int)), byte_order=order_of_bytes,
+    )
     def __init__(self, merges: Iterable[tuple[int, int]] = (), pattern: str = GPT4_PATTERN,
                  special_tokens: dict[str, int] | None = None,
                  byte_order: Sequence[int] = range(256)):
@@ -77,6 +116,7 @@ class BPETokenizer:
         for left, right in merges:
             self.add_merge(left, right)
 
+    @check_arguments(TokenizerError, left=at_least(0), right=at_least(0))
     def add_merge(self, left: int, right: int) -> int:
         """Append a merge, and return the id of the new token.
 
@@ -102,6 +142,10 @@ class BPETokenizer:
         return new_id
 
     @classmethod
+    @check_arguments(
+        TokenizerError, text=text_or_texts, vocab_size=at_least(1), pattern=str,
+        special_tokens=list_of(str),
+    )
     def train(cls, text: str | Iterable[str], vocab_size: int, pattern: str = GPT4_PATTERN,
               special_tokens: Iterable[str] = ()) -> Self:
         """Return the tokenizer whose merges are learned from `text`.
@@ -127,6 +171,7 @@ class BPETokenizer:
         compiled = compile_pattern(pattern)
         word_counts = Counter()
         for part in [text] if isinstance(text, str) else text:
+            checked_value("a part of text", part, str)
             word_counts.update(split_words(compiled, part))
         merges = learn_merges(word_counts, n_merges)
         if len(merges) < n_merges:
@@ -137,6 +182,9 @@ class BPETokenizer:
         special_ids = {name: 256 + n_merges + i for i, name in enumerate(names)}
         return cls(merges, pattern, special_ids)
 
+    @check_arguments(
+        TokenizerError, text=str, allowed_special=names_or_all, disallowed_special=names_or_all
+    )
     def encode(self, text: str, allowed_special: Iterable[str] | Literal["all"] = (),
                disallowed_special: Iterable[str] | Literal["all"] = ()) -> list[int]:
         """Return the ids of `text`. By default the name of a special token is ordinary text.
@@ -197,6 +245,7 @@ class BPETokenizer:
             ids += word_ids
         return ids
 
+    @check_arguments(TokenizerError, word=bytes)
     def encode_word(self, word: bytes) -> list[int]:
         """Return the ids of one word, given as bytes. The pattern does not split it.
 
@@ -254,6 +303,7 @@ class BPETokenizer:
             raise TokenizerError(f"id {error} belongs to no token of this tokenizer") from None
         return b"".join(tokens)
 
+    @check_arguments(TokenizerError, ids=several)
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
         """Yield the text of `ids` in pieces. A piece never ends inside a character."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -303,12 +353,14 @@ class BPETokenizer:
             ) from None
         return tokenizer
 
+    @check_arguments(TokenizerError, path=new_file)
     def save(self, path: str | Path) -> None:
         """Write the tokenizer as JSON that a person can read, one merge a line."""
         content = json.dumps(self.to_dict(), ensure_ascii=False, indent=1)
         Path(path).write_text(content, encoding="utf-8")
 
     @classmethod
+    @check_arguments(TokenizerError, path=existing_file)
     def load(cls, path: str | Path) -> Self:
         """Return the tokenizer that `save` wrote."""
         try:

@@ -30,6 +30,8 @@ from itertools import pairwise
 import regex
 
 from gptlib.bpe.words import GPT4_PATTERN
+from gptlib.checks import at_least, check_arguments, dict_of
+from gptlib.tokenizer import checked_ids
 
 
 def split_into_bytes(text: str, pattern: str) -> list[list[int]]:
@@ -74,6 +76,7 @@ def merge(ids: list[int], pair: tuple[int, int], new_id: int) -> list[int]:
     return merged
 
 
+@check_arguments(text=str, n_merges=at_least(0), pattern=str)
 def train(text: str, n_merges: int, pattern: str = GPT4_PATTERN) -> dict[tuple[int, int], int]:
     """Return the merges, {(left, right): new token}, in the order in which they are learned.
 
@@ -94,6 +97,7 @@ def train(text: str, n_merges: int, pattern: str = GPT4_PATTERN) -> dict[tuple[i
     return merges
 
 
+@check_arguments(text=str, merges=dict_of(tuple, int), pattern=str)
 def encode(text: str, merges: dict, pattern: str = GPT4_PATTERN) -> list[int]:
     """Return the tokens of `text`. The pattern should be the one that was used in training."""
     words = split_into_bytes(text, pattern)
@@ -105,8 +109,10 @@ def encode(text: str, merges: dict, pattern: str = GPT4_PATTERN) -> list[int]:
     return ids
 
 
+@check_arguments(merges=dict_of(tuple, int))
 def decode(ids: list[int], merges: dict) -> str:
     """Return the text of the tokens `ids`. Bytes that are not valid utf-8 become �."""
+    ids = checked_ids(ids, vocab_size=256 + len(merges))
     token_bytes = {i: bytes([i]) for i in range(256)}
     for (left, right), new_id in merges.items():
         token_bytes[new_id] = token_bytes[left] + token_bytes[right]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import regex
 
+from gptlib.checks import check_arguments
 from gptlib.tokenizer import TokenizerError, check_surrogates
 
 # The patterns are those that tiktoken publishes for gpt2 and cl100k_base.
@@ -53,6 +54,7 @@ GPT4_PATTERN = (
 SECONDS = 10.0
 
 
+@check_arguments(TokenizerError, pattern=str)
 def compile_pattern(pattern: str) -> regex.Pattern:
     """Return the compiled pattern.
 

@@ -13,6 +13,7 @@ import tokenize
 from pathlib import Path
 
 from gptlib.checkpoint import write_atomically
+from gptlib.checks import at_least, check_arguments, dict_with, list_of, optional, short
 from gptlib.corpora import Corpus
 from gptlib.tokenizer import LowercaseTokenizer
 
@@ -22,8 +23,31 @@ TRAINING_FILES = (
     "tokenizer", "train", "variants/build",
 )
 BITS = 1 / math.log(2)      # the number of bits in one nat
+# What the table needs of each row.
+COLUMNS = ("chapter", "model", "parameters", "seconds", "val_loss", "bits_per_character",
+           "vocab_size", "corpus", "corpus_sha256")
 
 
+def name_of_model(name: str, value: str) -> str:
+    """The kind of a model's name, which is a part of a file's name."""
+    if not isinstance(value, str) or not value or "/" in value or "\\" in value:
+        raise ValueError(f"{name}={short(value)} should be a name without slashes")
+    return value
+
+
+def some_text(name: str, value: str) -> str:
+    """The kind of a text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name}={short(value)} should be a text of at least one character")
+    return value
+
+
+
+@check_arguments(
+    out_dir=str | Path, chapter=str, model=name_of_model, parameters=at_least(0),
+    seconds=at_least(0.0), val_loss=at_least(0.0), vocab_size=at_least(1), corpus=Corpus,
+    val_text=some_text,
+)
 def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: int, seconds: float,
                 val_loss: float, vocab_size: int, corpus: Corpus, val_text: str, **more) -> dict:
     """Write one model's row to `out_dir`/result-<model>.json, and return the row.
@@ -53,6 +77,7 @@ def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: in
     return row
 
 
+@check_arguments(runs=str | Path, corpus=optional(Corpus))
 def read_results(runs: str | Path, corpus: Corpus | None = None) -> list[dict]:
     """Return the rows of every chapter below `runs`, sorted by chapter and then by loss.
 
@@ -60,11 +85,23 @@ def read_results(runs: str | Path, corpus: Corpus | None = None) -> list[dict]:
         corpus: return only the results on this corpus.
     """
     paths = sorted(Path(runs).glob("*/result-*.json"))
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    rows = [read_row(path) for path in paths]
     rows = [row for row in rows if corpus is None or row["corpus_sha256"] == corpus.sha256]
     return sorted(rows, key=lambda row: (row["chapter"], -row["val_loss"]))
 
 
+def read_row(path: Path) -> dict:
+    """Return the row in a file. Raise a ValueError if the file is damaged."""
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+        return dict_with(*COLUMNS)(f"the row of {path.parent.name}/{path.name}", row)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} holds no result of a chapter ({error}): delete it and run the chapter again"
+        ) from None
+
+
+@check_arguments(rows=list_of(dict_with(*COLUMNS)))
 def leaderboard(rows: list[dict]) -> str:
     """Return the table as text.
 
@@ -91,8 +128,10 @@ def leaderboard(rows: list[dict]) -> str:
 
 def _line(chapter, model, parameters, seconds, nats, uniform):
     """Return one line of the table, for a loss in nats per character."""
+    # With a single character in the text, guessing is always right, and ln V is 0.
+    share = f"{nats / uniform:.1%}" if uniform else "-"
     return _columns(chapter, model, f"{parameters:,}", seconds, f"{nats:.4f}", f"{nats * BITS:.4f}",
-                    f"{nats / uniform:.1%}")
+                    share)
 
 
 def _columns(chapter, model, parameters, seconds, val_loss, bits, share):

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gptlib.config import TrainConfig
+from gptlib.checks import at_least, check_arguments, function, optional, tensor, tokens, trainable
+from gptlib.config import TrainConfig, check_types, require
+from gptlib.data import check_ids
 from gptlib.model import evaluating
 from gptlib.train import NO_TARGET, train
 from gptlib.variants.context_rolling import token_losses
@@ -37,12 +39,21 @@ class Courier:
     no earlier window.
     """
 
-    n_windows: int = 4
+    n_windows: int = 4      # at least 2
     n_facts: int = 1        # facts in each window
     n_values: int = 8       # values that a fact may have
     # 1: questions are about the window before. 2: or about the one before that.
     lags: int = 2
     body: int = 5           # tokens of the body, at least 2 · n_facts
+
+    def __post_init__(self):
+        check_types(self)
+        for name in ("n_facts", "n_values"):
+            require(getattr(self, name) >= 1, self, name, "at least 1")
+        require(self.n_windows >= 2, self, "n_windows", "at least 2")
+        require(self.lags in (1, 2), self, "lags", "1 or 2")
+        require(self.body >= 2 * self.n_facts, self, "body",
+                f"at least {2 * self.n_facts}, two tokens for each of the n_facts={self.n_facts}")
 
     @property
     def window(self) -> int:
@@ -54,6 +65,7 @@ class Courier:
         """The number of tokens: values, a space, a mark for each fact, and the questions."""
         return self.n_values + 1 + self.n_facts + self.lags * self.n_facts
 
+    @check_arguments(B=at_least(1), generator=torch.Generator)
     def batch(self, B: int, generator: torch.Generator) -> Tensor:
         """Return B texts, (B, n_windows · window)."""
         def draw(high, *shape):
@@ -82,14 +94,22 @@ class Courier:
             x[:, k, 1] = told.gather(1, asked[:, k, None])[:, 0]
         return x.flatten(1)
 
+    @check_arguments(B=at_least(1), seed=at_least(0))
     def stream(self, B: int, seed: int) -> Iterator[Tensor]:
         """Yield batches of B texts without end. The same seed gives the same texts."""
         generator = torch.Generator().manual_seed(seed)
         while True:
             yield self.batch(B, generator)
 
+    @check_arguments(text=tokens("N"))
     def spell(self, text: Tensor) -> str:
         """Return a text, (n_windows · window,), in the signs explained at the top of this file."""
+        check_ids(text, self.vocab_size)
+        if len(text) != self.n_windows * self.window:
+            raise ValueError(
+                f"a text of this courier has {self.n_windows * self.window} tokens, not the "
+                f"{len(text)} tokens of text"
+            )
         names = [str(value) for value in range(self.n_values)] + ["."]
         for sign in "=?!"[:1 + self.lags]:
             names += [chr(ord("a") + i) + sign for i in range(self.n_facts)]
@@ -123,6 +143,10 @@ class Courier:
         return {reader: (places + values + answer) / n_tokens for reader, answer in answers.items()}
 
 
+COURIER_KINDS = {"model": nn.Module, "courier": Courier}
+
+
+@check_arguments(**COURIER_KINDS, x=tokens("B, T"))
 def courier_losses(model: nn.Module, courier: Courier, x: Tensor, **how) -> Tensor:
     """Return the loss of each token in nats, (B, n_windows, window - 1), without the questions."""
     losses = token_losses(model, x, **how)                              # (B, T - 1)
@@ -130,6 +154,7 @@ def courier_losses(model: nn.Module, courier: Courier, x: Tensor, **how) -> Tens
     return losses.view(len(x), courier.n_windows, courier.window)[:, :, 1:]
 
 
+@check_arguments(**COURIER_KINDS, edit=optional(function), n=at_least(1))
 def courier_scores(
     model: nn.Module, courier: Courier, edit: Callable | None = None, n: int = 1000
 ) -> dict[str, float]:
@@ -152,6 +177,7 @@ def courier_scores(
     return scores
 
 
+@check_arguments(courier=Courier, x=tensor("B, T"))
 def answer_kinds(courier: Courier, x: Tensor) -> dict[str, Tensor]:
     """Return for each kind of question in which windows it stands, (B, n_windows - 1) booleans.
 
@@ -165,6 +191,7 @@ def answer_kinds(courier: Courier, x: Tensor) -> dict[str, Tensor]:
     return {"one back": ~older, "two back": older & ~told, "told again": told}
 
 
+@check_arguments(courier=Courier, x=tokens("B, T"))
 def courier_batch(courier: Courier, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return inputs and targets, (B, T - 1) each, of the texts `x`. Questions are no targets."""
     targets = x.clone()
@@ -172,6 +199,7 @@ def courier_batch(courier: Courier, x: Tensor) -> tuple[Tensor, Tensor]:
     return x[:, :-1], targets[:, 1:]
 
 
+@check_arguments(model=trainable, courier=Courier, config=TrainConfig)
 def train_on_courier(
     model: nn.Module, courier: Courier, config: TrainConfig
 ) -> dict[int, float]:

@@ -20,14 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gptlib.corpora.theatre import END, KINDS, score
+from gptlib.checks import at_least, check_arguments, list_of, tokens, trainable
+from gptlib.corpora.theatre import END, KINDS, level_kind, score
 from gptlib.model import evaluating
-from gptlib.tokenizer import Tokenizer
+from gptlib.tokenizer import Tokenizer, any_tokenizer
 
 # The most tokens of one forward pass.
 BATCH_TOKENS = 8192
 
 
+@check_arguments(model=trainable, tokenizer=any_tokenizer, text=str, level=level_kind)
 def gap_by_kind(
     model: nn.Module, tokenizer: Tokenizer, text: str, level: int = 3
 ) -> dict[str, float]:
@@ -72,6 +74,7 @@ def _kinds_of_tokens(kinds: np.ndarray, firsts: Sequence[int], sizes: Sequence[i
     return kinds[chosen]
 
 
+@check_arguments(model=trainable, tokenizer=any_tokenizer, text=str)
 def nats_of_plays(
     model: nn.Module, tokenizer: Tokenizer, text: str
 ) -> list[tuple[list[int], np.ndarray]]:
@@ -126,6 +129,7 @@ class _Window(NamedTuple):
         return self.last - self.begin
 
 
+@check_arguments(model=trainable, sequences=list_of(tokens("N")), given=at_least(1))
 def nats_per_token(
     model: nn.Module, sequences: Sequence[Tensor], given: int = 1
 ) -> list[np.ndarray]:
@@ -141,6 +145,8 @@ def nats_per_token(
     Returns:
         an array of N - given numbers for each sequence.
     """
+    if any(len(ids) < given for ids in sequences):
+        raise ValueError(f"each of the sequences should have at least given={given} tokens")
     nats = [np.zeros(len(ids) - given) for ids in sequences]
     windows = []
     for i, ids in enumerate(sequences):
@@ -193,6 +199,7 @@ def _losses_of_batch(
         yield window, -row[positions, targets].numpy()
 
 
+@check_arguments(model_nats=float, source_nats=float, t=at_least(0.0))
 def below_floor(model_nats: float, source_nats: float, t: float = 20.0) -> bool:
     """Return whether a model predicts an unseen text more than `t` nats better than its author.
 

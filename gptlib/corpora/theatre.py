@@ -52,6 +52,7 @@ from os.path import commonprefix
 
 import numpy as np
 
+from gptlib.checks import at_least, check_arguments, checked_value
 from gptlib.config import ConfigError
 
 LEVELS = (1, 2, 3)
@@ -74,6 +75,16 @@ END = "\n\n"
 KINDS = (
     "choice", "spelling", "form", "agreement", "bracket", "sum", "turn", "fact", "who", "rhyme",
 )
+
+
+def level_kind(name: str, value: int) -> int:
+    """The kind of a level."""
+    try:
+        return checked_value(name, value, LEVELS)
+    except ValueError:
+        raise ValueError(
+            f"{name}={value!r} should be 1 (no recall), 2 (speakers and one fact) or 3 (everything)"
+        ) from None
 
 
 # Part 1. Vocabulary and templates.
@@ -150,6 +161,7 @@ LINES = {
 }
 
 
+@check_arguments(ConfigError, level=level_kind)
 def play_template(level: int) -> str:
     """Return the template of a play: an opening, two speeches, then {more} speeches or the end."""
     return OPENING[level] + 2 * SPEECH + "{more}"
@@ -202,13 +214,10 @@ class Slot:
     remember_as: str = ""
 
 
+@check_arguments(ConfigError, level=level_kind)
 @cache
 def grammar(level: int = 3) -> dict[str, Slot]:
     """Return all slots of plays of that level, by name."""
-    if level not in LEVELS:
-        raise ConfigError(
-            f"level={level!r} should be 1 (no recall), 2 (speakers and one fact) or 3 (everything)"
-        )
     slots = {"": Slot(("",)), **_opening_slots(), **_actor_slots(level), **_line_slots()}
     for name in ("a", "b", "time", "place", "look", "thing"):
         slots["=" + name] = Slot(slots[name].options, "fact", _recall(name))
@@ -483,6 +492,7 @@ def run_play(level: int, pick: Callable[[Choice], int]) -> None:
             stack += parse(slot.follow.get(option, "") + after)[::-1]
 
 
+@check_arguments(ConfigError, level=level_kind, rng=random.Random)
 def write_play(level: int, rng: random.Random) -> str:
     """Return one random play."""
     texts = []
@@ -497,6 +507,7 @@ def write_play(level: int, rng: random.Random) -> str:
     return "".join(texts)
 
 
+@check_arguments(ConfigError, level=level_kind, seed=at_least(0))
 def plays(level: int = 3, seed: int = 1337) -> Iterator[str]:
     """Yield play after play, without end."""
     rng = random.Random(seed)
@@ -504,6 +515,7 @@ def plays(level: int = 3, seed: int = 1337) -> Iterator[str]:
         yield write_play(level, rng)
 
 
+@check_arguments(ConfigError, n_characters=at_least(0), level=level_kind, seed=at_least(0))
 def generate(n_characters: int = 1_000_000, level: int = 3, seed: int = 1337) -> str:
     """Return whole plays, until there are at least `n_characters` characters.
 
@@ -518,6 +530,7 @@ def generate(n_characters: int = 1_000_000, level: int = 3, seed: int = 1337) ->
         length += len(play)
 
 
+@check_arguments(text=str)
 def whole_plays(text: str) -> str:
     """Return `text` without the unfinished plays at its beginning and at its end.
 
@@ -557,6 +570,7 @@ class Score:
         return -float(self.logp.sum())
 
 
+@check_arguments(ConfigError, text=str, level=level_kind)
 def score(text: str, level: int = 3) -> Score:
     """Return the exact probability of each character of `text`.
 
@@ -625,6 +639,7 @@ class _Reader:
 # Part 5. Averages over all plays. They are computed, not measured.
 
 
+@check_arguments(ConfigError, level=level_kind)
 def entropy(level: int = 3) -> float:
     """Return the mean surprise of a play in nats: the floor of a model's loss per play.
 
@@ -633,6 +648,7 @@ def entropy(level: int = 3) -> float:
     return _expected_sum(level, _slot_entropy, lambda text: 0)
 
 
+@check_arguments(ConfigError, level=level_kind)
 def mean_length(level: int = 3) -> float:
     """Return the mean number of characters of a play."""
     return _expected_sum(level, _mean_option_length, len)

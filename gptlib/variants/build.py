@@ -25,9 +25,10 @@ from gptlib.checkpoint import (
     read_shapes,
     resolve_path,
 )
-from gptlib.config import ConfigError, GPTConfig
+from gptlib.checks import check_arguments
+from gptlib.config import GPTConfig
 from gptlib.model import GPT
-from gptlib.tokenizer import Tokenizer, TokenizerError
+from gptlib.tokenizer import Tokenizer
 from gptlib.variants.config import VariantConfig
 from gptlib.variants.context_rolling import RollingGPT
 from gptlib.variants.time_weighting import (
@@ -47,6 +48,7 @@ BLOCKS = {False: Block, True: ShiftedBlock}         # by token_shift
 MODEL_NAMES = ("Bigram", "GPT", "RollingGPT")       # what load_model can build
 
 
+@check_arguments(config=GPTConfig)
 def make_model(config: GPTConfig) -> GPT:
     """Return a new model with the shape and the variants of `config`."""
     if not isinstance(config, VariantConfig):
@@ -60,6 +62,7 @@ def make_model(config: GPTConfig) -> GPT:
     return model(config, block=block)
 
 
+@check_arguments(CheckpointError, path=str | Path)
 def load_model(path: str | Path) -> tuple[nn.Module, Tokenizer | None]:
     """Return the model of a checkpoint, with dropout off, and its tokenizer.
 
@@ -85,7 +88,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, Tokenizer | None]:
         with torch.device("meta"):
             check_fit(path, model_from_header(header))
         model = model_from_header(header)
-    except (ConfigError, TokenizerError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from None
     load_weights(path, model)
     return model.eval(), tokenizer

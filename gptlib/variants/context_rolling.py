@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gptlib.block import Block
+from gptlib.checks import at_least, check_arguments, checked_value, function, optional, tokens
 from gptlib.config import ConfigError, GPTConfig
 from gptlib.kv_cache import KVCache
 from gptlib.model import GPT
@@ -45,6 +46,7 @@ class RollingGPT(GPT):
     The text may have any length.
     """
 
+    @check_arguments(config=VariantConfig)
     def __init__(self, config: VariantConfig, block=Block):
         if config.memory == "attention":
             raise ConfigError(f"memory='attention' should be one of {', '.join(MEMORIES)}")
@@ -74,6 +76,7 @@ class RollingGPT(GPT):
         self.check_input(idx, cache, mask)
         if mask is not None:
             raise ValueError("context rolling has no document masks: give one document per row")
+        checked_value("edit", edit, optional(function))
         if cache is not None and edit is not None:
             raise ValueError("give either a cache or edit: with a cache, contexts are not edited")
         if cache is not None:
@@ -161,6 +164,7 @@ class RollingGPT(GPT):
         cache.context = self.next_context(hidden, written)
         cache.kv, cache.hidden = None, []
 
+    @check_arguments(batch_size=at_least(1))
     def new_cache(self, batch_size: int) -> "RollingCache":
         """Return an empty cache for `batch_size` texts of any length."""
         return RollingCache(self.first_context(batch_size))
@@ -205,6 +209,7 @@ def window_config(config: VariantConfig) -> GPTConfig:
     return GPTConfig(**core | {"block_size": config.window + config.n_memory + written})
 
 
+@check_arguments(model=nn.Module, idx=tokens("B, T"))
 def token_losses(model: nn.Module, idx: Tensor, **how) -> Tensor:
     """Return the loss at each token of `idx`, (B, T), except the first: (B, T - 1), in nats.
 

@@ -9,12 +9,14 @@ import ipywidgets as W
 from torch import Tensor, nn
 
 from gptlib.checkpoint import CheckpointError, read_header
+from gptlib.checks import at_least, check_arguments, dict_of, optional, tokens, trainable
 from gptlib.config import TrainConfig
 from gptlib.generate import generate_text
 from gptlib.plot import mark_level, new_figure, plot_loss
 from gptlib.resume import identity
 from gptlib.run import TrainResult
-from gptlib.tokenizer import Tokenizer
+from gptlib.run_folder import RESUME
+from gptlib.tokenizer import Tokenizer, any_tokenizer
 from gptlib.train import train
 from gptlib.widgets.panel import Panel, table_html
 
@@ -42,6 +44,11 @@ class TrainingBoard(Panel):
             and "restart" start a new run, see `train`.
     """
 
+    @check_arguments(
+        model=trainable, train_ids=tokens("N"), val_ids=tokens("N"), block_size=at_least(1),
+        config=TrainConfig, out_dir=str | Path, tokenizer=any_tokenizer,
+        levels=optional(dict_of(str, float)), prompt=str, resume=RESUME,
+    )
     def __init__(
         self, model: nn.Module, train_ids: Tensor, val_ids: Tensor, block_size: int,
         config: TrainConfig, *, out_dir: str | Path, tokenizer: Tokenizer,

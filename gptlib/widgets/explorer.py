@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Arc, Rectangle
 from torch import Tensor, nn
 
+from gptlib.checks import check_arguments, optional, tokens
 from gptlib.model import evaluating
 from gptlib.plot import BLUE, RED, new_figure, plot_matrix
 from gptlib.widgets.panel import (
@@ -20,6 +21,7 @@ from gptlib.widgets.panel import (
     find_checkpoints,
     format_percent,
     get_model,
+    models_kind,
     number_field,
     text_area,
     token_boxes,
@@ -32,6 +34,7 @@ MAX_TOKENS = 64
 NO_MODEL = "(nothing)"
 
 
+@check_arguments(model=nn.Module, idx=tokens("T"))
 def attention_weights(model: nn.Module, idx: Tensor) -> Tensor:
     """Return the attention weights of all layers and heads, (n_layer, n_head, T, T).
 
@@ -106,6 +109,7 @@ class AttentionExplorer(Panel):
         text: the text that the models read first.
     """
 
+    @check_arguments(models=optional(models_kind), text=str)
     def __init__(self, models: Models | None = None, text: str = "To be, or not to be"):
         self.models = find_checkpoints() if models is None else models
         self.model = dropdown("Model", self.models)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import ipywidgets as W
 
 from gptlib.bpe import BPETokenizer
+from gptlib.checks import check_arguments
 from gptlib.plot import BLUE, RED, new_figure
 from gptlib.widgets.panel import Panel, number_field, text_area, token_boxes
 
@@ -22,6 +23,7 @@ class MergeStepper(Panel):
         sentence: the text that is split into tokens.
     """
 
+    @check_arguments(tokenizer=BPETokenizer, sentence=str)
     def __init__(
         self,
         tokenizer: BPETokenizer,

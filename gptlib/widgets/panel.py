@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from gptlib.checkpoint import CheckpointError, read_header
+from gptlib.checks import check_arguments, checked_value, optional
 from gptlib.config import project_dir
 from gptlib.plot import visible
-from gptlib.tokenizer import Tokenizer
+from gptlib.tokenizer import Tokenizer, any_tokenizer
 from gptlib.variants.build import MODEL_NAMES, load_model
 
 # A style that shows the whole name of a control, however long it is.
@@ -29,6 +30,20 @@ Models = Mapping[str, str | Path | tuple[nn.Module, Tokenizer]]
 
 # The colours of strength 0 and strength 1. Dark text can be read on both.
 WEAKEST, STRONGEST = (0xFF, 0xFF, 0xFF), (0x7F, 0xBF, 0xE6)
+
+
+def models_kind(name: str, value: Models) -> Models:
+    """The kind of the models that a widget offers."""
+    for key, model in checked_value(name, value, Mapping).items():
+        what = f"{name}[{key!r}]"
+        if isinstance(model, tuple) and len(model) == 2:
+            checked_value(what, model[0], nn.Module)
+            any_tokenizer(what, model[1])
+        elif not isinstance(model, str | Path):
+            raise ValueError(
+                f"{what} is {type(model).__name__}, it should be a path or (model, tokenizer)"
+            )
+    return value
 
 
 class Panel(W.VBox):
@@ -174,6 +189,7 @@ def dropdown(name: str, models: Models, *others: str) -> W.Dropdown:
 # Models
 
 
+@check_arguments(runs=optional(str | Path))
 def find_checkpoints(runs: str | Path | None = None) -> dict[str, Path]:
     """Return the checkpoints in a folder that gptlib can load and that contain a tokenizer.
 

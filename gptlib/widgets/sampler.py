@@ -12,6 +12,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 
+from gptlib.checks import between, check_arguments, optional
 from gptlib.generate import Windows, next_token_probabilities, pick
 from gptlib.plot import BLUE, GREY, new_figure
 from gptlib.tokenizer import Tokenizer
@@ -26,6 +27,7 @@ from gptlib.widgets.panel import (
     find_checkpoints,
     format_percent,
     get_model,
+    models_kind,
     number_field,
     text_area,
     token_boxes,
@@ -113,6 +115,7 @@ class Sampler(Panel):
         length: the number of tokens to sample.
     """
 
+    @check_arguments(models=optional(models_kind), prompt=str, length=between(1, 500))
     def __init__(self, models: Models | None = None, prompt: str = "\n", length: int = 150):
         self.models = find_checkpoints() if models is None else models
         self.model = dropdown("Model", self.models)

@@ -5,6 +5,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from gptlib.checks import check_arguments, optional
 from gptlib.model import evaluating
 from gptlib.plot import BLUE, GREY, RED, new_figure, plot_matrix
 from gptlib.variants.context_rolling import RollingGPT, token_losses
@@ -17,6 +18,7 @@ from gptlib.widgets.panel import (
     encode,
     find_checkpoints,
     get_model,
+    models_kind,
     number_field,
     table_html,
     text_area,
@@ -37,6 +39,7 @@ class TimeWeightViewer(Panel):
             checkpoints in runs/.
     """
 
+    @check_arguments(models=optional(models_kind))
     def __init__(self, models: Models | None = None):
         self.models = find_checkpoints() if models is None else models
         self.model = dropdown("Model", self.models)
@@ -119,6 +122,7 @@ class ContextViewer(Panel):
             the first window has no context.
     """
 
+    @check_arguments(models=optional(models_kind), text=str)
     def __init__(
         self, models: Models | None = None, text: str = "To be, or not to be, that is the question"
     ):

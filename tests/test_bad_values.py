@@ -1,0 +1,725 @@
+"""Every public function refuses bad values with one clear sentence of its own.
+
+`refuses(function, good, name=bad)` adds a case for each bad value of an argument: the function is
+called with the good arguments, one of which is replaced. It also adds one case that the good
+arguments are accepted. `case(name, call, fragment)` adds a single bad call.
+"""
+
+import inspect
+import json
+import math
+import random
+import traceback
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from torch import nn
+
+import gptlib
+from gptlib import (
+    GPT,
+    Bigram,
+    BPETokenizer,
+    CharTokenizer,
+    GPTConfig,
+    LowercaseTokenizer,
+    TrainConfig,
+    count_bigrams,
+    evaluate,
+    generate,
+    generate_text,
+    get_batch,
+    load_model,
+    make_model,
+    make_tokenizer,
+    save_checkpoint,
+    split,
+    stream_text,
+    train,
+)
+from gptlib.attention import CausalSelfAttention
+from gptlib.block import Block, FeedForward
+from gptlib.bpe import exchange, simple
+from gptlib.bpe.build import load_tokenizer, save_tokenizer
+from gptlib.bpe.words import compile_pattern
+from gptlib.checkpoint import load_optimizer, load_weights, read_header
+from gptlib.checks import check_arguments, checked_value
+from gptlib.classroom.leaderboard import leaderboard, read_results, save_result
+from gptlib.corpora import Corpus, courier, floor, theatre
+from gptlib.data import check_length, document_mask, fixed_windows
+from gptlib.generate import generate_tokens, next_token_probabilities, pick
+from gptlib.kv_cache import KVCache
+from gptlib.model import causality_gap, evaluating
+from gptlib.plot import (
+    mark_baselines,
+    mark_level,
+    new_figure,
+    plot_distribution,
+    plot_gap,
+    plot_loss,
+    plot_matrix,
+    plot_memory,
+    show,
+    visible,
+)
+from gptlib.tokenizer import checked_ids, fingerprint
+from gptlib.train import evaluate_batches, learning_rate, make_optimizer, text_windows
+from gptlib.variants.build import model_from_header
+from gptlib.variants.config import VariantConfig
+from gptlib.variants.context_rolling import RollingGPT, token_losses
+from gptlib.widgets import (
+    AttentionExplorer,
+    ContextViewer,
+    MergeStepper,
+    Sampler,
+    TimeWeightViewer,
+    TrainingBoard,
+    attention_weights,
+    find_checkpoints,
+)
+
+LIBRARY = Path(gptlib.__file__).parent
+# Words that Python, torch and numpy use, and that a reader should not meet.
+FOREIGN = (
+    "object has no attribute", "not subscriptable", "unsupported operand", "invalid literal",
+    "could not convert", "expected scalar type", "out of bounds", "not iterable", "unhashable",
+    "Dimension out of range", "positional argument", "object cannot be interpreted", "alloc_cpu",
+    "truth value", "unpack", "StopIteration", "division by zero", "size of tensor",
+)
+BAD, GOOD = [], []
+NAN, INF = math.nan, math.inf
+
+
+# The collector ------------------------------------------------------------------------------------
+
+def case(name, call, *fragments):
+    """Add a call that should be refused. The message should contain every fragment."""
+    BAD.append(pytest.param(call, fragments, id=name))
+
+
+def good(name, call):
+    """Add a call that should be accepted: a good neighbour of the bad ones."""
+    GOOD.append(pytest.param(call, id=name))
+
+
+def refuses(function, arguments, **bad):
+    """Add a case for each bad value, and one for the good arguments.
+
+    Args:
+        arguments: good arguments by name.
+        bad: for each name a list of pairs: a bad value, and a fragment of the message.
+    """
+    label = function.__qualname__.removesuffix(".__init__")
+    good(label, lambda: function(**arguments))
+    for name, values in bad.items():
+        for value, fragment in values:
+            case(f"{label}({name}={' '.join(repr(value).split())[:40]})",
+                 lambda name=name, value=value: function(**arguments | {name: value}),
+                 name.rstrip("s"), fragment)
+
+
+NOT_INT = [
+    ("4", "'4' is str, it should be int"), (2.5, "2.5 is float, it should be int"),
+    (NAN, "nan is float, it should be int"), ([4], "[4] is list, it should be int"),
+    (True, "True is bool, it should be int"), (None, "None is NoneType, it should be int"),
+]
+NOT_FLOAT = [
+    ("1", "'1' is str, it should be float"), (NAN, "nan should be a finite number"),
+    ([1.0], "[1.0] is list, it should be float"), (True, "True is bool, it should be float"),
+]
+NOT_1 = [*NOT_INT, (0, "=0 should be at least 1"), (-1, "=-1 should be at least 1")]
+NOT_0 = [*NOT_INT, (-1, "=-1 should be at least 0")]
+MAYBE_1 = [pair for pair in NOT_1 if pair[0] is not None]
+MAYBE_0 = [pair for pair in NOT_0 if pair[0] is not None]
+NOT_TEXT = [
+    (None, "None is NoneType, it should be str"), (5, "5 is int, it should be str"),
+    (b"ab", "b'ab' is bytes, it should be str"), (["a"], "['a'] is list, it should be str"),
+    (Path("a"), "it should be str"),
+]
+IDS = torch.arange(60) % 5
+NOT_TOKENS = [
+    (None, "None is NoneType, it should be a torch.Tensor"),
+    ([1, 2], "[1, 2] is list, it should be a torch.Tensor"),
+    (np.array([1, 2]), "is ndarray, it should be a torch.Tensor"),
+    ("12", "'12' is str, it should be a torch.Tensor"),
+    (IDS.float(), "should be torch.int64, not torch.float32"),
+    (IDS.to(torch.uint8), "should be torch.int64, not torch.uint8"),
+    (torch.tensor(1), "has the shape (), it should have the shape"),
+]
+NOT_ROW = [*NOT_TOKENS, (IDS[None], "has the shape (1, 60), it should have the shape (")]
+NOT_ROWS = [*NOT_TOKENS[:4], (IDS[None].float(), "should be torch.int64, not torch.float32"),
+            (IDS[None].byte(), "should be torch.int64, not torch.uint8"),
+            (IDS, "has the shape (60,), it should have the shape (B, T)")]
+CONFIG = GPTConfig(vocab_size=5, block_size=8, n_layer=1, n_head=2, n_embd=8)
+MODEL = GPT(CONFIG)
+NOT_MODEL = [
+    (None, "None is NoneType, it should be Module"), (CONFIG, "is GPTConfig, it should be Module"),
+    (GPT, "is type, it should be Module"), ("gpt", "'gpt' is str, it should be Module"),
+]
+NOT_TRAINABLE = [*NOT_MODEL, (nn.Identity(), "is a Identity without parameters")]
+TOKENIZER = CharTokenizer("abcde")
+NOT_TOKENIZER = [
+    (None, "should be a tokenizer"), ("char", "should be a tokenizer"),
+    (CharTokenizer, "should be a tokenizer"), (MODEL, "should be a tokenizer"),
+]
+TRAINING = TrainConfig(max_steps=1, batch_size=2, eval_interval=1, device="cpu")
+NOT_TRAINING = [(None, "it should be TrainConfig"), (CONFIG, "it should be TrainConfig"),
+                ({"max_steps": 1}, "it should be TrainConfig")]
+NOT_PATH = [(5, "5 is int, it should be str or Path"),
+            (None, "None is NoneType, it should be str or Path")]
+NOT_FUNCTION = [(5, "5 is int, it should be a function"), ("f", "it should be a function")]
+LEVEL = "should be 1 (no recall), 2 (speakers and one fact) or 3 (everything)"
+NOT_LEVEL = [(value, LEVEL) for value in (0, 4, "2", None, True, 2.5, [1])]
+
+
+# The core -----------------------------------------------------------------------------------------
+
+for option in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "mlp_ratio"):
+    refuses(GPTConfig, {"vocab_size": 65}, **{option: NOT_1})
+refuses(GPTConfig, {"vocab_size": 65}, dropout=[*NOT_FLOAT, (1.0, "below 1"), (-0.1, "at least 0")],
+        bias=[("yes", "it should be bool"), (1, "it should be bool")],
+        position=[("rope", "one of 'learned', 'sinusoidal', 'none'"), (None, "one of 'learned'"),
+                  (["learned"], "one of 'learned'"), (np.array(["a", "b"]), "one of 'learned'")])
+refuses(TrainConfig, {}, max_steps=NOT_1, seed=NOT_0, learning_rate=NOT_FLOAT, grad_clip=NOT_FLOAT,
+        device=[(0, "0 is int, it should be str"), (torch.device("cpu"), "it should be str")])
+refuses(VariantConfig, {"vocab_size": 65}, window=NOT_1, n_memory=NOT_1,
+        memory=[("all", "one of 'attention'"), (None, "one of 'attention'")])
+
+refuses(CharTokenizer, {"alphabet": "abc"},
+        alphabet=[(None, "it should be a list"), (5, "it should be a list"), ("", "is empty"),
+                  (b"ab", "it should be a list"),
+                  (["ab", "c"], "each entry should be one character"),
+                  ([1, 2], "alphabet[0]=1 is int, it should be str")])
+refuses(CharTokenizer.from_text, {"text": "abc"}, text=NOT_TEXT)
+refuses(TOKENIZER.encode, {"text": "abc"}, text=NOT_TEXT)
+NOT_IDS = [
+    ([97.7], "id=97.7 is float, it should be int"), ("12", "ids='12' is str, it should be a list"),
+    (b"12", "is bytes, it should be a list"), (5, "ids=5 is int, it should be a list"),
+    (None, "ids=None is NoneType, it should be a list"), ([None], "id=None is NoneType"),
+    (["1"], "id='1' is str"), ([True], "id=True is bool"), ([[1]], "id=[1] is list"),
+    (torch.tensor([1.5]), "id=1.5 is float"), (torch.tensor([[1, 2]]), "it should be int"),
+    (torch.tensor(1), "it should be a list"), ([NAN], "id=nan is float"), ([-1], "id -1 is not in"),
+    ([9999], "id 9999 is not in the range"), (np.array([0.5]), "id=0.5 is float"),
+]
+refuses(TOKENIZER.decode, {"ids": [0, 1]}, ids=[(value, words) for value, words in NOT_IDS])
+refuses(checked_ids, {"ids": [0, 1], "vocab_size": 5}, ids=NOT_IDS)
+refuses(CharTokenizer.from_dict, {"saved": {"alphabet": "ab"}},
+        saved=[({}, "should have the key 'alphabet'"), (None, "it should be Mapping")])
+refuses(LowercaseTokenizer, {"vocab_size": 88}, vocab_size=[*NOT_1, (81, "at least 82")])
+LOWERCASE = LowercaseTokenizer()
+refuses(LOWERCASE.encode, {"text": "abc", "allowed_special": ["<Q>"]}, text=NOT_TEXT,
+        allowed_special=[("<Q>", "'<Q>' is str, it should be a list"), (None, "should be a list"),
+                         ([5], "allowed_special[0]=5 is int, it should be str")])
+refuses(LowercaseTokenizer.from_dict, {"saved": {"vocab_size": 88}},
+        saved=[({}, "should have the key 'vocab_size'"), ([], "it should be Mapping")])
+refuses(fingerprint, {"tokenizer": TOKENIZER}, tokenizer=NOT_TOKENIZER)
+
+refuses(split, {"ids": IDS, "val_fraction": 0.1},
+        ids=[(None, "it should be Tensor or str"), (5, "it should be Tensor or str"),
+             ([1, 2], "it should be Tensor or str"), (np.arange(3), "it should be Tensor or str")],
+        val_fraction=[*NOT_FLOAT, (1.5, "1.5 should be between 0 and 1"),
+                      (2, "2.0 should be between 0 and 1"),
+                      (-1, "-1.0 should be between 0 and 1"),
+                      (INF, "inf should be a finite number"), (None, "it should be float")])
+BATCH = {"ids": IDS, "block_size": 4, "batch_size": 2, "seed": 0, "step": 0}
+refuses(get_batch, BATCH, ids=NOT_ROW, block_size=[*NOT_1, (60, "need at least 61")],
+        batch_size=NOT_1, seed=NOT_0, step=NOT_0)
+refuses(fixed_windows, {"ids": IDS, "block_size": 4, "batch_size": 2}, ids=NOT_ROW,
+        block_size=NOT_1, batch_size=NOT_1)
+refuses(check_length, {"ids": IDS, "block_size": 4},
+        block_size=[(60, "need at least 61"), (10**9, "need at least 1,000,000,001")])
+refuses(document_mask, {"documents": torch.zeros(2, 3)},
+        documents=[(torch.zeros(3), "has the shape (3,)"),
+                   ([[0, 0]], "it should be a torch.Tensor"),
+                   (None, "it should be a torch.Tensor")])
+
+refuses(Bigram, {"vocab_size": 5}, vocab_size=NOT_1)
+COUNTS = torch.ones(5, 5)
+refuses(Bigram.from_counts, {"counts": COUNTS, "smoothing": 1.0},
+        counts=[(-COUNTS, "should be 0 or above"), (NAN * COUNTS, "should be 0 or above"),
+                (COUNTS[:3], "has the shape (3, 5), it should have the shape (V, V)"),
+                (COUNTS[0], "has the shape (5,)"), ([[1.0]], "it should be a torch.Tensor"),
+                (None, "it should be a torch.Tensor")],
+        smoothing=[*NOT_FLOAT, (-1.0, "-1.0 should be at least 0.0"), (INF, "finite number")])
+refuses(count_bigrams, {"ids": IDS, "vocab_size": 5}, ids=NOT_ROW, vocab_size=NOT_1)
+case("count_bigrams of another tokenizer's ids", lambda: count_bigrams(IDS, 4), "0 to 4", "0 … 3")
+case("Bigram of another tokenizer's ids", lambda: Bigram(4)(IDS), "0 to 4", "another tokenizer")
+case("Bigram of a list", lambda: Bigram(5)([1, 2]), "token ids", "not list", "torch.tensor(ids)")
+case("Bigram of uint8", lambda: Bigram(5)(IDS.to(torch.uint8)), "torch.int64, not torch.uint8")
+case("Bigram of float", lambda: Bigram(5)(IDS.float()), "torch.int64, not torch.float32")
+
+refuses(KVCache, {"n_layer": 1, "batch_size": 1, "block_size": 8}, n_layer=NOT_1, batch_size=NOT_1,
+        block_size=NOT_1)
+CACHE = MODEL.new_cache(2)
+MODEL(IDS[None, :4].expand(2, 4), CACHE)
+refuses(MODEL.new_cache, {"batch_size": 1}, batch_size=NOT_1)
+for lengths in ("2", None, 1.5, [1, 2, 3], [1.5, 2], torch.ones(2), True, [[1], [2]]):
+    case(f"truncate({lengths!r})", lambda lengths=lengths: CACHE.truncate(lengths), "lengths")
+case("truncate(9)", lambda: CACHE.truncate(9), "cannot keep 9 tokens")
+case("truncate(-1)", lambda: CACHE.truncate(-1), "cannot keep -1 tokens")
+case("set_rows of an empty cache", lambda: CACHE.set_rows([0], MODEL.new_cache(1)), "same model")
+case("set_rows of None", lambda: CACHE.set_rows([0], None), "same model")
+case("set_rows(9)", lambda: CACHE.set_rows([9], filled_cache(1)), "rows=[9]", "0 … 1")
+case("set_rows of two rows", lambda: CACHE.set_rows([0], filled_cache(2)), "rows=[0]", "2 rows")
+
+
+def filled_cache(B):
+    cache = MODEL.new_cache(B)
+    MODEL(IDS[None, :3].expand(B, 3), cache)
+    return cache
+
+
+NOT_CONFIG = [(MODEL, "is GPT, it should be GPTConfig"), (None, "it should be GPTConfig"),
+              (TRAINING, "it should be GPTConfig"), ({"vocab_size": 5}, "it should be GPTConfig"),
+              (GPTConfig, "it should be GPTConfig"), (65, "it should be GPTConfig")]
+refuses(GPT, {"config": CONFIG}, config=NOT_CONFIG)
+refuses(make_model, {"config": CONFIG}, config=NOT_CONFIG)
+case("GPT of a row", lambda: MODEL(IDS[:4]), "idx has the shape (4,)", "idx[None]")
+case("GPT of a list", lambda: MODEL([[1, 2]]), "token ids", "not list")
+case("GPT of an array", lambda: MODEL(np.array([[1, 2]])), "token ids", "not ndarray")
+case("GPT of float", lambda: MODEL(IDS[None, :4].float()), "torch.int64, not torch.float32")
+case("GPT of uint8", lambda: MODEL(IDS[None, :4].byte()), "torch.int64, not torch.uint8")
+case("GPT of other ids", lambda: MODEL(IDS[None, :4] + 3), "token ids run from 3 to 6")
+case("GPT of negative ids", lambda: MODEL(IDS[None, :4] - 1), "token ids run from -1")
+case("GPT of a long text", lambda: MODEL(IDS[None, :9]), "longer than block_size=8")
+case("GPT of a float mask", lambda: MODEL(IDS[None, :4], mask=torch.ones(1, 1, 4, 4)), "mask")
+case("GPT of a mask as a list", lambda: MODEL(IDS[None, :4], mask=[[True]]), "mask", "list")
+for part in (CausalSelfAttention, FeedForward, Block):
+    refuses(part, {"config": CONFIG}, config=NOT_CONFIG)
+refuses(evaluating, {"model": MODEL}, model=NOT_MODEL)
+refuses(causality_gap, {"model": MODEL, "idx": IDS[None, :6], "position": 3}, model=NOT_MODEL,
+        idx=NOT_ROWS, position=[*NOT_INT, (0, "=0 should be"), (6, "below T = 6"), (-1, "=-1")])
+
+# Sampling
+SAMPLING = {
+    "temperature": [*NOT_FLOAT, (-0.5, "-0.5 should be at least 0"), (None, "it should be float")],
+    "top_k": MAYBE_1,
+    "top_p": [*NOT_FLOAT, (1.5, "1.5 should be between"), (-0.1, "-0.1 should be between")],
+}
+PROMPT = {"model": MODEL, "idx": IDS[None, :3], "max_new_tokens": 1}
+NOT_PROMPT = [
+    (IDS[:3], "has the shape (3,), it should have the shape (B, T)"),
+    ([[1, 2, 3]], "idx[0]=[1, 2, 3] is list, it should be a torch.Tensor of shape (T,)"),
+    ([1, 2, 3], "idx[0]=1 is int, it should be a torch.Tensor"), ("abc", "is str"),
+    (None, "NoneType"), (np.array([[1]]), "idx[0]"),
+    (IDS[None, :3].float(), "torch.int64, not torch.float32"),
+    ([IDS[:3].float()], "idx[0] should be torch.int64"), (IDS[None].byte(), "not torch.uint8"),
+]
+for function in (generate, generate_tokens):
+    refuses(function, PROMPT, model=NOT_MODEL, idx=NOT_PROMPT, max_new_tokens=NOT_0, seed=MAYBE_0,
+            cache=[("yes", "it should be bool"), (1, "it should be bool")], **SAMPLING)
+case("generate from nothing", lambda: generate(MODEL, IDS[None, :0], 1), "the prompt is empty")
+case("generate from other ids", lambda: generate(MODEL, IDS[None] + 1, 1), "run from", "0 … 4")
+refuses(next_token_probabilities, {"logits": torch.zeros(2, 5)}, **SAMPLING,
+        logits=[([0.0, 1.0], "it should be Tensor"), (torch.tensor([NAN, 1.0]), "are not finite"),
+                (torch.tensor([1, 2]), "torch.int64"), (torch.zeros(2, 0), "(2, 0)"),
+                (torch.tensor(1.0), "()"), (None, "it should be Tensor")])
+refuses(pick, {"probabilities": torch.full((1, 2), 0.5), "numbers": [0.5]},
+        probabilities=[([[1.0]], "it should be a torch.Tensor"), (torch.ones(2), "shape (2,)"),
+                       (torch.zeros(1, 2), "should have a sum above 0"),
+                       (torch.tensor([[NAN, 1.0]]), "should have a sum above 0")],
+        numbers=[(0.5, "it should be a list"), (["0.5"], "numbers[0]='0.5' is str"),
+                 ([NAN], "numbers[0]=nan"), ([0.1, 0.2], "2 numbers"), ([1.5], "below 1")])
+TEXT = {"model": MODEL, "tokenizer": TOKENIZER, "prompt": "abc", "max_new_tokens": 2}
+for function in (generate_text, stream_text):
+    refuses(function, TEXT, model=NOT_TRAINABLE, tokenizer=NOT_TOKENIZER, prompt=NOT_TEXT,
+            max_new_tokens=NOT_0)
+refuses(stream_text, TEXT, **SAMPLING, seed=MAYBE_0,
+        stop=[(5, "it should be a list"), ([5], "stop[0]=5 is int"), (b"a", "it should be a list"),
+              ([None], "stop[0]=None is NoneType")])
+case("a prompt of other characters", lambda: generate_text(MODEL, TOKENIZER, "x"), "'x'")
+case("a tokenizer with more ids than the model",
+     lambda: generate_text(MODEL, CharTokenizer("abcdefgh"), "h"), "the model knows 0 … 4")
+
+# Training, of at most one step
+RUN = {"model": Bigram(5), "train_ids": IDS, "val_ids": IDS, "block_size": 4, "config": TRAINING,
+       "progress": False}
+refuses(train, RUN, model=NOT_TRAINABLE, train_ids=NOT_ROW, block_size=NOT_1, config=NOT_TRAINING,
+        val_ids=[*NOT_ROW[:1], *NOT_ROW[2:], ([1, 2], "val_ids[0] should be a batch"),
+                 ([], "is list, it should be a torch.Tensor"), ([IDS], "val_ids[0] should be a"),
+                 ([(1, 2)], "val_ids[0][0]=1 is int")],
+        tokenizer=NOT_TOKENIZER[1:], out_dir=[(5, "5 is int, it should be str or Path"),
+                                              ("", "out_dir=''")],
+        on_eval=NOT_FUNCTION, optimizer=NOT_FUNCTION, extra_loss=NOT_FUNCTION, stop=NOT_FUNCTION,
+        progress=[("no", "it should be bool"), (None, "it should be bool")])
+case("train on other ids", lambda: train(**RUN | {"train_ids": IDS + 1}), "token ids", "0 … 4")
+case("train with a last target that is unknown",
+     lambda: train(**RUN | {"val_ids": torch.cat([IDS, torch.tensor([7])])}), "token ids", "7")
+case("evaluate a last target that is unknown",
+     lambda: evaluate(Bigram(5), torch.cat([IDS, torch.tensor([7])]), 4), "token ids", "7")
+case("train a larger block than the model's", lambda: train(**RUN | {"model": GPT(CONFIG),
+     "block_size": 20}), "longer than block_size=8")
+refuses(evaluate, {"model": MODEL, "ids": IDS, "block_size": 4}, model=NOT_TRAINABLE, ids=NOT_ROW,
+        block_size=NOT_1)
+refuses(text_windows, {"ids": IDS, "block_size": 4}, ids=NOT_ROW, block_size=NOT_1)
+refuses(evaluate_batches, {"model": MODEL, "batches": text_windows(IDS, 4)}, model=NOT_TRAINABLE)
+refuses(learning_rate, {"config": TRAINING, "step": 0, "block_size": 4}, config=NOT_TRAINING,
+        step=NOT_0, block_size=NOT_1)
+refuses(make_optimizer, {"model": MODEL, "config": TRAINING}, model=NOT_TRAINABLE,
+        config=NOT_TRAINING)
+
+
+class WithOptimizer(Bigram):
+    """A model with a part whose name begins like the optimizer's tensors in a checkpoint."""
+
+    def __init__(self, vocab_size):
+        super().__init__(vocab_size)
+        self.optimizer = nn.Linear(2, 2)
+
+
+refuses(save_checkpoint, {"path": "new.safetensors", "model": MODEL}, model=NOT_MODEL,
+        path=[*NOT_PATH, ("model.json", "should end in .safetensors")],
+        tokenizer=[pair for pair in NOT_TOKENIZER if pair[0] is not None])
+case("train with a tokenizer that has more tokens than the model",
+     lambda: train(**RUN | {"tokenizer": CharTokenizer("abcdefgh")}),
+     "the tokenizer has 8 tokens", "vocab_size=5")
+refuses(read_header, {"path": "CHECKPOINT"}, path=NOT_PATH)
+refuses(load_weights, {"path": "CHECKPOINT", "model": GPT(CONFIG)}, path=NOT_PATH, model=NOT_MODEL)
+OPTIMIZER = make_optimizer(MODEL, TRAINING)
+refuses(load_optimizer, {"path": "CHECKPOINT", "optimizer": OPTIMIZER},
+        path=NOT_PATH, optimizer=[(None, "it should be Optimizer"), (MODEL, "should be Optimizer")])
+case("save a model with a part called optimizer",
+     lambda: save_checkpoint("x.safetensors", WithOptimizer(5)), "'optimizer'")
+
+
+# Pictures -----------------------------------------------------------------------------------------
+
+def axes() -> Axes:
+    return new_figure()[1]
+
+
+NOT_AXES = [(None, "it should be Axes"), ([], "it should be Axes")]
+refuses(new_figure, {"columns": 1}, columns=NOT_1, rows=NOT_1,
+        width=[*NOT_FLOAT, (0.0, "above 0.0")], height=[*NOT_FLOAT, (-1.0, "above 0.0")])
+refuses(show, {"figure": new_figure()[0], "alt": "a line"}, alt=NOT_TEXT,
+        figure=[(None, "it should be Figure"), (axes(), "it should be Figure")])
+refuses(mark_level, {"axes": axes(), "level": 1.0, "name": "ln V"}, axes=NOT_AXES, level=NOT_FLOAT,
+        name=NOT_TEXT)
+refuses(mark_baselines, {"axes": axes(), "vocab_size": 65}, vocab_size=NOT_1, bigram_loss=NOT_FLOAT)
+ROW = {"step": 0, "train_loss": 4.2, "val_loss": 4.2}
+refuses(plot_loss, {"axes": axes(), "history": [ROW], "vocab_size": 65}, axes=NOT_AXES,
+        vocab_size=NOT_1, history=[(None, "it should be a list"), ([{}], "have the key 'step'"),
+                                   ([5], "history[0]=5 is int")])
+MATRIX = {"axes": axes(), "matrix": [[1.0, 2.0]], "row_labels": ["a"], "column_labels": ["b", "c"],
+          "xlabel": "x", "ylabel": "y"}
+refuses(plot_matrix, MATRIX, matrix=[(None, "shape ()"), ([1.0], "shape (1,)"), ("ab", "numbers"),
+                                     ([[1], [1, 2]], "numbers"), ([[]], "shape (1, 0)")],
+        row_labels=[("ab", "it should be a list"), ([1], "row_labels[0]=1 is int")])
+BARS = {"axes": axes(), "probabilities": [0.5, 0.5], "labels": ["a", "b"]}
+refuses(plot_distribution, BARS, most=NOT_1,
+        labels=[("ab", "it should be a list"), (["a"], "1 label")],
+        probabilities=[([], "shape (0,)"), ([[1.0]], "shape (1, 1)"), (None, "shape ()"),
+                       (["a", "b"], "should be numbers")])
+good("plot_distribution of a tensor", lambda: plot_distribution(**BARS | {
+    "probabilities": torch.tensor([0.5, 0.5])}))
+case("plot_distribution of a tensor with a gradient", lambda: plot_distribution(**BARS | {
+    "probabilities": torch.tensor([0.5, 0.5], requires_grad=True)}), "probabilities", "detach()")
+refuses(visible, {"token": "a"}, token=NOT_TEXT)
+refuses(plot_memory, {"axes": axes(), "parts": {"weights": 1}, "peak": 2},
+        parts=[(None, "it should be Mapping"), ({"weights": -1}, "should be at least 0.0"),
+               ({"weights": None}, "parts['weights']=None"), ([1, 2], "it should be Mapping")],
+        peak=[*NOT_FLOAT, (-1.0, "should be at least 0.0")])
+refuses(plot_gap, {"axes": axes(), "gaps": {"GPT": {"fact": 1.0}}},
+        gaps=[({}, "is empty"), (None, "it should be Mapping"), ({"GPT": 1.0}, "gaps['GPT']=1.0")])
+
+
+# Byte pair encoding -------------------------------------------------------------------------------
+
+refuses(simple.train, {"text": "to be", "n_merges": 1}, text=NOT_TEXT, n_merges=NOT_0,
+        pattern=NOT_TEXT)
+MERGES = {(97, 98): 256}
+refuses(simple.encode, {"text": "to be", "merges": MERGES}, text=NOT_TEXT,
+        merges=[(None, "it should be Mapping"), ([(97, 98)], "it should be Mapping"),
+                ({"ab": 256}, "a key of merges='ab' is str"),
+                ({(97, 98): "x"}, "merges[(97, 98)]='x' is str")])
+refuses(simple.decode, {"ids": [97], "merges": MERGES},
+        ids=[([999], "id 999"), (["a"], "id='a' is str"), ("97", "it should be a list"),
+             ([97.5], "id=97.5 is float"), (None, "it should be a list")])
+refuses(BPETokenizer, {"merges": [(97, 98)]}, pattern=NOT_TEXT,
+        merges=[(5, "it should be a list"), ("ab", "it should be a list"),
+                ([(97,)], "merges[0]=[97] should be a pair"), ([97], "merges[0]=97 is int"),
+                ([("a", "b")], "merges[0][0]='a' is str"), ([(97, 999)], "merge")],
+        special_tokens=[("<|end|>", "'<|end|>' is str, it should be Mapping"),
+                        (["<|end|>"], "it should be Mapping"), ({"a": "x"}, "'x' is str"),
+                        ({5: 300}, "a key of special_tokens=5 is int")],
+        byte_order=[(range(9), "every byte"), (None, "it should be a list"), (["a"], "is str")])
+case("a special token with the id 3", lambda: BPETokenizer(special_tokens={"a": 3}),
+     "special tokens must be at least 256", "3")
+case("a special token without a name", lambda: BPETokenizer(special_tokens={"": 300}), "empty")
+BPE = BPETokenizer.train("low lower lowest", 259)
+SPECIAL = BPETokenizer((), special_tokens={"<|end|>": 256})
+refuses(BPETokenizer().add_merge, {"left": 97, "right": 98}, left=NOT_0, right=NOT_0)
+refuses(BPETokenizer.train, {"text": "low lower lowest", "vocab_size": 257}, pattern=NOT_TEXT,
+        text=[(None, "it should be a list"), (b"low", "it should be a list"), (5, "be a list"),
+              ([b"low"], "a part of text=b'low' is bytes"), ([5], "a part of text=5 is int")],
+        vocab_size=[*NOT_1, (255, "at least 256"), (9999, "is too large for this text")],
+        special_tokens=[("<|end|>", "'<|end|>' is str, it should be a list"), (None, "should be a"),
+                        ([5], "special_tokens[0]=5 is int")])
+NOT_NAMES = [("<|end|>", "'<|end|>' is str, it should be a list"), (None, "it should be a list"),
+             ([5], "[0]=5 is int"), (5, "it should be a list")]
+refuses(SPECIAL.encode, {"text": "a", "allowed_special": ["<|end|>"]}, text=NOT_TEXT,
+        allowed_special=NOT_NAMES, disallowed_special=NOT_NAMES)
+case("an unknown special token", lambda: SPECIAL.encode("a", ["<|x|>"]), "'<|x|>' is not a special")
+refuses(BPE.encode_word, {"word": b"low"}, word=[("low", "is str, it should be bytes"),
+                                                 (None, "it should be bytes")])
+for function in (BPE.decode, BPE.decode_bytes):
+    refuses(function, {"ids": [97]}, ids=NOT_IDS)
+refuses(BPE.decode_stream, {"ids": [97]}, ids=[("97", "it should be a list"), (None, "be a list")])
+case("token_bytes('a')", lambda: BPE.token_bytes("a"), "id='a' is str, it should be int")
+case("decode_stream of floats", lambda: list(BPE.decode_stream([97.5])), "id=97.5 is float")
+refuses(compile_pattern, {"pattern": r"\w+"}, pattern=[*NOT_TEXT, ("(", "regular expression")])
+NO_FILE = [*NOT_PATH, ("no/such/file", "'no/such/file' should be an existing file"),
+           (".", "'.' should be an existing file"), ("", "'' should be an existing file")]
+NO_NEW_FILE = [*NOT_PATH, ("no/such/folder/x", "should be a file in an existing folder"),
+               (".", "should be a file in an existing folder")]
+refuses(BPETokenizer.load, {"path": "TOKENIZER_FILE"}, path=NO_FILE)
+refuses(BPE.save, {"path": "NEW_FILE"}, path=NO_NEW_FILE)
+refuses(exchange.to_ranks, {"tokenizer": BPE}, tokenizer=[(TOKENIZER, "it should be BPETokenizer"),
+                                                          (None, "it should be BPETokenizer")])
+RANKS = exchange.to_ranks(BPE)
+refuses(exchange.from_ranks, {"ranks": RANKS, "pattern": BPE.pattern}, pattern=NOT_TEXT,
+        ranks=[(None, "it should be Mapping"), ({"a": 0}, "a key of ranks='a' is str"), ({}, "256"),
+               ({b"a": "0"}, "is str, it should be int")],
+        special_tokens=[("<|end|>", "it should be Mapping"), (["<|end|>"], "it should be Mapping")])
+refuses(exchange.save_tiktoken, {"tokenizer": BPE, "path": "NEW_FILE"}, path=NO_NEW_FILE)
+refuses(exchange.load_tiktoken, {"path": "RANKS_FILE"}, path=NO_FILE, pattern=NOT_TEXT)
+refuses(make_tokenizer, {"name": "char", "text": "abc"}, text=NOT_TEXT, vocab_size=NOT_1,
+        name=[(None, "it should be str"), (["char"], "it should be str")])
+case("a tokenizer called bep", lambda: make_tokenizer("bep", "abc"), "'bep'", "did you mean 'bpe'")
+refuses(save_tokenizer, {"tokenizer": TOKENIZER, "path": "NEW_FILE"}, tokenizer=NOT_TOKENIZER,
+        path=NO_NEW_FILE)
+refuses(load_tokenizer, {"saved": TOKENIZER.to_dict()},
+        saved=[*NO_FILE, ({"class": "CharTokenizer"}, "should have the key 'alphabet'")])
+for content in ({}, {"class": "X"}, {"class": ["X"]}, {"class": None}):
+    case(f"load_tokenizer({content})", lambda content=content: load_tokenizer(content),
+         "the dict describes no tokenizer", "'class' should be one of")
+
+
+# Variants -----------------------------------------------------------------------------------------
+
+ROLLING_CONFIG = VariantConfig(vocab_size=5, block_size=8, n_layer=1, n_head=2, n_embd=8,
+                               memory="mean", window=4)
+ROLLING = RollingGPT(ROLLING_CONFIG)
+refuses(RollingGPT, {"config": ROLLING_CONFIG},
+        config=[(CONFIG, "it should be VariantConfig"), (ROLLING, "it should be VariantConfig")])
+case("RollingGPT without a memory", lambda: RollingGPT(VariantConfig(vocab_size=5)),
+     "memory='attention' should be one of")
+refuses(ROLLING.new_cache, {"batch_size": 1}, batch_size=NOT_1)
+case("RollingGPT of a row", lambda: ROLLING(IDS), "idx has the shape (60,)")
+case("RollingGPT of a list", lambda: ROLLING([[1]]), "token ids", "not list")
+case("RollingGPT of other ids", lambda: ROLLING(IDS[None] + 1), "run from 1 to 5")
+case("RollingGPT of uint8", lambda: ROLLING(IDS[None].byte()), "torch.int64, not torch.uint8")
+case("RollingGPT with edit=5", lambda: ROLLING(IDS[None], edit=5), "edit=5 is int", "a function")
+refuses(token_losses, {"model": MODEL, "idx": IDS[None, :6]}, model=NOT_MODEL, idx=NOT_ROWS)
+refuses(load_model, {"path": "CHECKPOINT"}, path=[*NOT_PATH, (MODEL, "should be str or Path")])
+case("load_model('no/such')", lambda: load_model("no/such"), "no/such does not exist")
+HEADER = {"model": "Bigram", "config": {"vocab_size": "x"}}
+case("a Bigram's header with vocab_size='x'", lambda: model_from_header(HEADER), "vocab_size='x'")
+
+
+# Made-up texts ------------------------------------------------------------------------------------
+
+for function in (theatre.grammar, theatre.entropy, theatre.mean_length, theatre.play_template):
+    refuses(function, {"level": 1}, level=NOT_LEVEL)
+refuses(theatre.plays, {"level": 1, "seed": 1}, level=NOT_LEVEL, seed=NOT_0)
+refuses(theatre.write_play, {"level": 1, "rng": random.Random(1)}, level=NOT_LEVEL,
+        rng=[(None, "it should be Random"), (1, "it should be Random")])
+refuses(theatre.generate, {"n_characters": 10, "level": 1, "seed": 1}, n_characters=NOT_0,
+        level=NOT_LEVEL, seed=NOT_0)
+PLAY = theatre.generate(10, level=1, seed=1)
+refuses(theatre.score, {"text": PLAY, "level": 1}, text=NOT_TEXT, level=NOT_LEVEL)
+refuses(theatre.whole_plays, {"text": PLAY}, text=NOT_TEXT)
+PLAYWRIGHT = CharTokenizer(PLAY)
+PLAYER = Bigram(PLAYWRIGHT.vocab_size)
+GAP = {"model": PLAYER, "tokenizer": PLAYWRIGHT, "text": PLAY, "level": 1}
+refuses(floor.gap_by_kind, GAP, model=NOT_TRAINABLE, tokenizer=NOT_TOKENIZER, level=NOT_LEVEL,
+        text=[*NOT_TEXT, (PLAY[:-1], "the text ends within a play"), ("", "ends within a play")])
+refuses(floor.nats_per_token, {"model": MODEL, "sequences": [IDS]}, model=NOT_TRAINABLE,
+        given=NOT_1, sequences=[(IDS, "sequences[0] has the shape ()"),
+                                (5, "it should be a list"),
+                                ([[1, 2]], "sequences[0]=[1, 2] is list")])
+case("nats_per_token of a short sequence",
+     lambda: floor.nats_per_token(MODEL, [IDS[:2]], given=3), "sequences", "given=3")
+refuses(floor.below_floor, {"model_nats": 10.0, "source_nats": 20.0}, model_nats=NOT_FLOAT,
+        source_nats=NOT_FLOAT, t=[*NOT_FLOAT, (-1.0, "at least 0.0")])
+
+COURIER = courier.Courier()
+refuses(courier.Courier, {}, n_windows=[*NOT_INT, (1, "should be at least 2")], n_facts=NOT_1,
+        n_values=NOT_1, lags=[*NOT_INT, (3, "3 should be 1 or 2"), (0, "0 should be 1 or 2")],
+        body=[*NOT_INT, (1, "should be at least 2")])
+GENERATOR = torch.Generator().manual_seed(0)
+LETTER = COURIER.batch(1, GENERATOR)
+refuses(COURIER.batch, {"B": 1, "generator": GENERATOR}, B=NOT_1,
+        generator=[(None, "it should be Generator"), (5, "it should be Generator")])
+refuses(COURIER.stream, {"B": 1, "seed": 0}, B=NOT_1, seed=NOT_0)
+refuses(COURIER.spell, {"text": LETTER[0]}, text=[
+    *NOT_TOKENS, (LETTER, "it should have the shape"), (LETTER[0, :5], "5 tokens"),
+])
+case("spell other ids", lambda: COURIER.spell(LETTER[0] + 99), "token ids run from")
+READER = GPT(GPTConfig(vocab_size=COURIER.vocab_size, block_size=32, n_layer=1, n_head=2, n_embd=8))
+refuses(courier.courier_losses, {"model": READER, "courier": COURIER, "x": LETTER}, x=NOT_ROWS,
+        model=NOT_MODEL, courier=[(None, "it should be Courier"), (READER, "it should be Courier")])
+refuses(courier.courier_scores, {"model": READER, "courier": COURIER, "n": 1}, n=NOT_1,
+        model=NOT_MODEL)
+case("courier_scores with edit=5", lambda: courier.courier_scores(READER, COURIER, 5), "edit=5")
+refuses(courier.courier_batch, {"courier": COURIER, "x": LETTER}, x=NOT_ROWS)
+refuses(courier.train_on_courier, {"model": READER, "courier": COURIER, "config": TRAINING},
+        model=NOT_TRAINABLE, config=NOT_TRAINING)
+
+
+# The leaderboard ----------------------------------------------------------------------------------
+
+CORPUS = Corpus("play", PLAY, "a test")
+RESULT = {"out_dir": "NEW_FILE", "chapter": "01_bigram", "model": "bigram", "parameters": 25,
+          "seconds": 1.0, "val_loss": 2.0, "vocab_size": 5, "corpus": CORPUS, "val_text": PLAY}
+refuses(save_result, RESULT, out_dir=NOT_PATH, chapter=NOT_TEXT, parameters=NOT_0, vocab_size=NOT_1,
+        model=[("", "''"), ("a/b", "'a/b'"), (None, "None"), (MODEL, "without slashes")],
+        seconds=[*NOT_FLOAT, (-1.0, "at least 0.0")], corpus=[("play", "it should be Corpus")],
+        val_loss=[*NOT_FLOAT, (INF, "finite number"), (-1.0, "at least 0.0")],
+        val_text=[("", "at least one character"), (None, "None"), (["a"], "['a']")])
+TABLE_ROW = {"chapter": "1", "model": "m", "parameters": 1, "seconds": 1.0, "val_loss": 1.0,
+             "bits_per_character": 1.0, "vocab_size": 5, "corpus": "play", "corpus_sha256": "0"}
+refuses(leaderboard, {"rows": [TABLE_ROW]},
+        rows=[(None, "it should be a list"), ("x", "it should be a list"),
+              ([{}], "should have the key 'chapter'"), ([5], "rows[0]=5 is int")])
+refuses(read_results, {"runs": "runs"}, runs=NOT_PATH, corpus=[("play", "it should be Corpus")])
+
+
+# Widgets ------------------------------------------------------------------------------------------
+
+MODELS = {"mine": (MODEL, TOKENIZER)}
+NOT_MODELS = [([MODEL], "it should be Mapping"), ({"m": MODEL}, "it should be a path or (model"),
+              ({"m": (MODEL, None)}, "should be a tokenizer"), ("runs", "it should be Mapping"),
+              ({"m": (TOKENIZER, MODEL)}, "it should be Module"),
+              ({"m": None}, "it should be a path")]
+refuses(Sampler, {"models": MODELS, "prompt": "a"}, models=NOT_MODELS, prompt=NOT_TEXT,
+        length=[*NOT_INT, (0, "between 1 and 500"), (501, "between 1 and 500")])
+refuses(AttentionExplorer, {"models": MODELS, "text": "abc"}, models=NOT_MODELS, text=NOT_TEXT)
+refuses(TimeWeightViewer, {"models": MODELS}, models=NOT_MODELS)
+refuses(ContextViewer, {"models": MODELS, "text": "abc"}, models=NOT_MODELS, text=NOT_TEXT)
+refuses(MergeStepper, {"tokenizer": BPE, "sentence": "low"}, sentence=NOT_TEXT,
+        tokenizer=[(TOKENIZER, "it should be BPETokenizer"), (None, "it should be BPETokenizer")])
+BOARD = {"model": MODEL, "train_ids": IDS, "val_ids": IDS, "block_size": 4, "config": TRAINING,
+         "out_dir": "NEW_FILE", "tokenizer": TOKENIZER, "prompt": "a"}
+refuses(TrainingBoard, BOARD, model=NOT_TRAINABLE, train_ids=NOT_ROW, val_ids=NOT_ROW,
+        block_size=NOT_1, config=NOT_TRAINING, out_dir=NOT_PATH, tokenizer=NOT_TOKENIZER,
+        prompt=NOT_TEXT, resume=[("yes", "one of 'never', 'auto'"), (True, "one of 'never'")],
+        levels=[([2.5], "it should be Mapping"), ({"a": None}, "levels['a']=None")])
+refuses(attention_weights, {"model": MODEL, "idx": IDS[:4]}, model=NOT_MODEL, idx=NOT_ROW)
+case("attention_weights of a Bigram", lambda: attention_weights(Bigram(5), IDS[:4]), "attention")
+refuses(find_checkpoints, {"runs": "runs"}, runs=[(5, "5 is int, it should be str or Path")])
+
+
+# Good neighbours ----------------------------------------------------------------------------------
+
+good("numbers of numpy", lambda: get_batch(IDS, np.int64(4), np.int32(2), np.uint8(0), np.int64(0)))
+good("a float without fraction", lambda: get_batch(IDS, 4.0, 2.0, 0, 0))
+good("a tensor with one number", lambda: generate(MODEL, IDS[None, :3], torch.tensor(1)))
+good("int32 ids", lambda: evaluate(MODEL, IDS.int(), 4))
+good("int32 prompts", lambda: generate(MODEL, IDS[None, :3].int(), 1))
+good("a list of rows", lambda: generate(MODEL, [IDS[:3], IDS[:5]], 1))
+good("an infinite temperature", lambda: generate(MODEL, IDS[None, :3], 1, temperature=INF))
+good("no stop string", lambda: list(stream_text(**TEXT, stop=None)))
+good("a set of stop strings", lambda: list(stream_text(**TEXT, stop={"a", "b"})))
+good("fractions 0 and 1", lambda: (split(IDS, 0), split("text", 1)))
+good("ids as a numpy array", lambda: TOKENIZER.decode(np.array([0, 1], dtype=np.uint8)))
+good("ids as a tensor", lambda: TOKENIZER.decode(torch.tensor([0, 1], dtype=torch.uint8)))
+good("ids from a generator", lambda: list(BPE.decode_stream(i for i in (97, 98))))
+good("ids as whole floats", lambda: TOKENIZER.decode([1.0]) == "b" or 1 / 0)
+good("several texts", lambda: BPETokenizer.train(["low lower", "lowest"], 257))
+good("all special tokens", lambda: SPECIAL.encode("<|end|>", "all"))
+good("a batch as a list", lambda: evaluate_batches(MODEL, [[IDS[None, :4], IDS[None, 1:5]]]))
+good("no seed", lambda: generate(MODEL, IDS[None, :3], 1, seed=None))
+good("an optimizer's class", lambda: train(**RUN | {
+    "optimizer": lambda model, config: torch.optim.SGD(model.parameters(), lr=0.1)}))
+
+
+# The tests ----------------------------------------------------------------------------------------
+
+@pytest.fixture(autouse=True)
+def files(tmp_path, monkeypatch):
+    """Make the files that the good arguments name, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("TOKENIZER_FILE").write_text(json.dumps(BPE.to_dict()), encoding="utf-8")
+    exchange.save_tiktoken(BPE, "RANKS_FILE")
+    save_checkpoint("CHECKPOINT.safetensors", MODEL, optimizer=OPTIMIZER)
+    Path("CHECKPOINT").mkdir()
+    Path("CHECKPOINT.safetensors").rename("CHECKPOINT/best.safetensors")
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize(("call", "fragments"), BAD)
+def test_a_bad_value_is_refused_with_one_sentence_of_ours(call, fragments):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        result = call()
+        if inspect.isgenerator(result):
+            next(result)
+    message = str(caught.value)
+    for fragment in fragments:
+        assert fragment in message
+    assert "\n" not in message and 10 < len(message) < 400
+    assert not [words for words in FOREIGN if words in message]
+    # A `raise` in the library made this error, not a call of torch or Python.
+    last = traceback.extract_tb(caught.value.__traceback__)[-1]
+    assert Path(last.filename).is_relative_to(LIBRARY) and last.line.startswith("raise "), message
+
+
+@pytest.mark.parametrize("call", GOOD)
+def test_a_good_neighbour_is_accepted(call):
+    result = call()
+    if inspect.isgenerator(result):
+        next(result)
+
+
+def test_there_are_at_least_300_different_bad_values():
+    names = [parameter.id for parameter in BAD]
+    assert len(set(names)) >= 300
+
+
+def test_a_decorated_function_keeps_its_signature_and_its_docstring():
+    assert list(inspect.signature(get_batch).parameters)[:2] == ["ids", "block_size"]
+    assert get_batch.__doc__.startswith("Return random windows")
+    assert inspect.signature(GPT.__init__).parameters["config"].annotation is GPTConfig
+
+
+def test_a_decorator_with_an_unknown_argument_fails_when_the_function_is_defined():
+    with pytest.raises(ValueError, match="'lenght' is not in list"):
+        check_arguments(lenght=int)(lambda length: length)
+
+
+def test_numbers_are_converted_where_this_loses_nothing():
+    for value in (3, 3.0, np.int64(3), np.float32(3), torch.tensor(3), np.array(3)):
+        converted = checked_value("n", value, int)
+        assert converted == 3 and type(converted) is int
+    assert type(checked_value("x", np.float32(0.5), float)) is float
+
+
+@pytest.mark.parametrize(("probabilities", "top_p", "n_kept"), [
+    ([0.5, 0.3, 0.1, 0.1], 0.8, 2), ([0.1] * 10, 0.6, 6), ([0.1] * 10, 0.61, 7),
+    ([0.5, 0.3, 0.1, 0.1], 0.81, 3), ([0.5, 0.3, 0.2], 0.0, 1), ([0.25] * 4, 0.75, 3),
+])
+def test_top_p_on_a_border_keeps_no_token_more(probabilities, top_p, n_kept):
+    kept = next_token_probabilities(torch.tensor(probabilities).log(), top_p=top_p)
+    assert (kept > 0).sum() == n_kept
+    ordered = kept.sort(descending=True).values
+    assert all(a >= b for a, b in pairwise(ordered.tolist()))
+
+
+@pytest.mark.parametrize("options", [
+    {"memory": "tokens", "window": 4, "n_memory": 2}, {"memory": "mean", "window": 4},
+    {"attention": "toeplitz"}, {"attention": "time_weighted", "token_shift": True},
+    {"tie_weights": True}, {"position": "none", "bias": True},
+], ids=str)
+def test_the_parts_of_the_parameter_table_add_up_to_its_total(options):
+    table = make_model(VariantConfig(vocab_size=5, block_size=8, n_layer=1, n_head=2, n_embd=8,
+                                     **options)).parameter_table()
+    assert sum(table.values()) == 2 * table["total"]
+
+
+def test_a_text_of_one_repeated_character_has_a_leaderboard():
+    row = TABLE_ROW | {"vocab_size": 1, "bits_per_character": 0.0}
+    assert leaderboard([row]).splitlines()[2].endswith("-")
