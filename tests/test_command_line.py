@@ -126,12 +126,14 @@ def test_the_bpe_tokenizer_is_trained_on_the_training_split_and_bits_per_byte_ar
 
 @pytest.mark.parametrize(("options", "sentence"), [
     (["--tokenizer", "bpe", "--vocab-size", "100"], "--vocab-size 100 should be at least 256"),
-    (["--tokenizer", "bpe", "--vocab-size", "9999"], "--vocab-size 9999 is too large for this text"),
+    (["--tokenizer", "bpe", "--vocab-size", "9999"],
+     "--vocab-size 9999 is too large for this text"),
     (["--corpus", "tinyshakespear"],
      "unknown corpus 'tinyshakespear': did you mean 'tinyshakespeare'?"),
     (["--corpus", "text:"], "corpus 'text' holds no text"),
     (["--corpus", "text:too short"], "split has"),
-    (["--n-embd", "10", "--n-head", "3"], "--n-embd 10 should be a multiple of --n-head 3, such as 9"),
+    (["--n-embd", "10", "--n-head", "3"],
+     "--n-embd 10 should be a multiple of --n-head 3, such as 9"),
     (["--memory", "mean", "--window", "3"],
      "--block-size 8 should be a multiple of --window 3, such as 6"),
     (["--learning-rate", "nan"], "--learning-rate nan should be a finite number"),
