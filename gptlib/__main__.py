@@ -450,8 +450,10 @@ def read_preset(name: str) -> dict:
     import yaml
     try:
         settings = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not YAML in utf-8: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not utf-8 text: see byte {error.start}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not YAML: {error}") from None
     if not isinstance(settings, dict):
         raise ConfigError(
             f"{file} should hold a name and a value in each line, such as n_layer: 6, but it holds "

@@ -104,7 +104,8 @@ def unicode_text(text: str) -> str:
 def path(text: str) -> Path:
     if not text:
         raise ArgumentTypeError("'' should be the name of a file or a folder")
-    return Path(text)
+    # safetensors cannot open a file whose name has bytes that are not utf-8.
+    return Path(unicode_text(text))
 
 
 TYPES = {int: whole_number, float: number, str: unicode_text, Path: path}

@@ -344,8 +344,8 @@ def seconds_per_checkpoint(model: GPT, train_config: TrainConfig, out_dir: str |
     optimizer = make_optimizer(model, train_config)
     # The gradients of the last step are still there. A step gives the optimizer a state to write.
     optimizer.step()
-    out_dir = Path(out_dir).resolve()
-    existing = next(folder for folder in (out_dir, *out_dir.parents) if folder.is_dir())
+    path = Path(out_dir).resolve()
+    existing = next(folder for folder in (path, *path.parents) if folder.is_dir())
     try:
         with tempfile.TemporaryDirectory(dir=existing, ignore_cleanup_errors=True) as folder:
             start = time.perf_counter()
