@@ -103,7 +103,9 @@ def explain(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"the package {error.name} is not installed: pip install -e '.[course]'"
-    if isinstance(error, MemoryError) or re.search("alloc|out of memory|Storage size", text):
+    # PyTorch has no class of its own for the memory of a CPU.
+    of_torch = re.search("DefaultCPUAllocator|out of memory|Storage size calculation", text)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and of_torch):
         return "the memory of this machine is too small for these options: choose smaller numbers"
     if isinstance(error, OSError) and error.strerror:
         name = os.fspath(error.filename or "the output")

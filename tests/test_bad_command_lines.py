@@ -138,6 +138,10 @@ CANNOT_BE_TRAINED = {
     "unknown corpus": (["--corpus", "theater"], "'theater': did you mean 'theatre'?"),
     "empty name of a corpus": (["--corpus", ""], "unknown corpus ''"),
     "missing file": (["--corpus", "poem.txt"], "unknown corpus 'poem.txt'"),
+    "missing file with the name of an error": (["--corpus", "out of memory.txt"],
+                                               "unknown corpus 'out of memory.txt'"),
+    "missing file with the name of an option": (["--corpus", "n_layer=3.txt"],
+                                                "unknown corpus 'n_layer=3.txt'"),
     "empty text": (["--corpus", "text:"], "corpus 'text' holds no text"),
     "one character": (["--corpus", "text:a"], "the training split has 0 tokens"),
     "97 characters and block 64": (["--corpus", "text:" + 97 * "a", "--block-size", "64"],
@@ -188,6 +192,19 @@ def test_train_names_the_size_that_does_not_fit_into_this_machine(capsys, option
     check_refused(capsys, ["plan", *SMALL, option, value], f"{option} {value} is too large")
     # A plan that times no step is possible.
     assert main(["plan", "--steps", "0", *SMALL, option, value]) == 0
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError("Unable to allocate 7.28 TiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:118]\nDefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("Storage size calculation overflowed with sizes=[3, 4]"),
+], ids=["numpy", "torch", "overflow"])
+def test_a_memory_that_is_too_small_gives_one_sentence(capsys, monkeypatch, error):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr("gptlib.__main__.make_model", fail)
+    check_refused(capsys, ["train", *SMALL], "the memory of this machine is too small")
 
 
 @pytest.mark.parametrize("command", ["train", "plan"])
