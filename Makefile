@@ -30,28 +30,36 @@ measure: $(READY)
 	$(PY) benchmarks/time_weighting.py
 	$(PY) benchmarks/context_rolling.py
 
+# A value from the command line is used as $$NAME, in quotation marks, so that it may have spaces.
+
 #: make sweep GRID=…      run a grid of parameters and seeds, such as notebooks/params/sweep_lr.yaml, in parallel
 sweep: $(READY)
-	$(PY) tools/sweep.py $(GRID)
+	@test -f "$$GRID" || { echo "make sweep: GRID='$$GRID' is no file: give a grid, such as GRID=notebooks/params/sweep_lr.yaml" >&2; exit 1; }
+	$(PY) tools/sweep.py "$$GRID"
 
+PRESETS = $(filter-out smoke sweep%,$(basename $(notdir $(sort $(wildcard notebooks/params/*.yaml)))))
 #: make train PRESET=…     run chapter 4 as one of the systems in notebooks/params, such as nanogpt; goes on where it stopped
 train: $(READY)
+	@test -f "notebooks/params/$$PRESET.yaml" || { echo "make train: PRESET='$$PRESET' is unknown. Known:" $(PRESETS) >&2; exit 1; }
 	mkdir -p runs
-	.venv/bin/papermill --cwd notebooks notebooks/04_full_gpt.ipynb runs/$(PRESET).ipynb -f notebooks/params/$(PRESET).yaml
+	$(PY) -m papermill -k python3 -l python --cwd notebooks notebooks/04_full_gpt.ipynb "runs/$$PRESET.ipynb" -f "notebooks/params/$$PRESET.yaml"
 
 #: make lab               JupyterLab, open on chapter 1
 lab: $(READY)
 	.venv/bin/jupyter lab notebooks/01_bigram.ipynb
 
+CHECK_NB = test -f "notebooks/$$NB.ipynb" || { echo "make: NB='$$NB' is no notebook: give a chapter, such as NB=01_bigram" >&2; exit 1; }
 #: make edit NB=01_bigram write a chapter as build/edit/01_bigram.py (cells as # %%)
 edit: $(READY)
+	@$(CHECK_NB)
 	mkdir -p build/edit
-	$(PY) -m jupytext -q --to py:percent -o build/edit/$(NB).py notebooks/$(NB).ipynb
+	$(PY) -m jupytext -q --to py:percent -o "build/edit/$$NB.py" "notebooks/$$NB.ipynb"
 
 #: make merge NB=01_bigram bring those edits back, run the chapter afresh and save it
 merge: $(READY)
-	$(PY) -m jupytext -q --update --to ipynb -o notebooks/$(NB).ipynb build/edit/$(NB).py
-	$(PY) tools/execute.py notebooks/$(NB).ipynb
+	@$(CHECK_NB)
+	$(PY) -m jupytext -q --update --to ipynb -o "notebooks/$$NB.ipynb" "build/edit/$$NB.py"
+	$(PY) tools/execute.py "notebooks/$$NB.ipynb"
 
 #: make clean             remove what the commands above made, but for .venv and downloads
 clean:    ; rm -rf runs build .pytest_cache .ruff_cache .hypothesis

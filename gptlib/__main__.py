@@ -5,6 +5,7 @@ import contextlib
 import io
 import math
 import os
+import re
 import sys
 import typing
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
@@ -13,7 +14,6 @@ from dataclasses import MISSING, Field, asdict, fields
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 
 from gptlib.bigram import evaluate_bigram
@@ -22,25 +22,43 @@ from gptlib.config import (
     ConfigError,
     GPTConfig,
     TrainConfig,
+    above,
+    at_least,
+    checked_value,
     did_you_mean,
     from_parameters,
     project_dir,
 )
-from gptlib.corpora import load_corpus
-from gptlib.data import split
+from gptlib.corpora import Corpus, load_corpus
+from gptlib.data import check_length, split
 from gptlib.generate import stream_text
-from gptlib.plan import calibrate, plan_run
+from gptlib.options import Parser, flag, join_negative_numbers, name_options
+from gptlib.plan import calibrate, plan_run, readable
 from gptlib.plot import new_figure, plot_loss
-from gptlib.run import TrainResult
+from gptlib.run import TrainResult, pick_device
 from gptlib.run_folder import RESUME
-from gptlib.tokenizer import Tokenizer, unknown_share
+from gptlib.tokenizer import Tokenizer, default_prompt, shorten, unknown_share
 from gptlib.train import train
 from gptlib.variants.build import load_model, make_model
 from gptlib.variants.config import VariantConfig
 from gptlib.variants.quantize import int8_copy
 
+COMMANDS = ("train", "plan", "generate", "grade")
+
 # Presets also hold these settings of chapter 4, which the command line does not have.
 CHAPTER_SETTINGS = ("published", "prompt", "sample_tokens")
+
+# What presets hold in addition to the fields of the configs.
+OTHER_SETTINGS = {"corpus": str, "tokenizer": str, "vocab_size": int, "out_dir": str, "resume": str}
+
+# Larger values would make a run that no machine finishes.
+LARGEST = {"n_layer": 10_000, "max_steps": 10 ** 9}
+
+# The options that determine how much memory a run needs.
+SIZES = ("batch_size", "block_size", "n_layer", "n_embd", "mlp_ratio", "n_memory")
+
+# A plan counts up to this many bytes. PyTorch cannot count many more.
+LARGEST_PLAN = 10 ** 15
 
 # The help of an option is the name of its config class, unless it is listed here.
 OPTION_HELP = {
@@ -53,15 +71,55 @@ OPTION_HELP = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. For bad input, print one sentence to standard error and return 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Characters that the console cannot show are written as \\u….
+            stream.reconfigure(errors="backslashreplace")
+    command = arguments[0] if arguments[:1] and arguments[0] in COMMANDS else ""
+    options = Namespace()
     try:
-        options = make_parser().parse_args(expand_preset(arguments))
+        arguments = expand_preset(join_negative_numbers(arguments))
+        check_command(arguments)
+        options = make_parser().parse_args(arguments)
         options.command(options)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"gptlib {arguments[0]}: {error}", file=sys.stderr)
-        return 1
+        # The last output can fail too, for example if the disk is full.
+        print(end="", flush=True)
+    except BrokenPipeError:
+        # The program that reads this output has ended, such as `head`. That is no error.
+        discard_output()
+        return 141
     except KeyboardInterrupt:
         return 130
+    except (ValueError, RuntimeError, OSError, MemoryError, ImportError) as error:
+        sentence = name_options(explain(error), vars(options))
+        print(f"gptlib {command}".strip() + f": {sentence}", file=sys.stderr)
+        if isinstance(error, OSError):
+            discard_output()
+        return 1
     return 0
+
+
+def explain(error: Exception) -> str:
+    """Return an error as one line that says what to do."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"the package {error.name} is not installed: pip install -e '.[course]'"
+    # PyTorch has no class of its own for the memory of a CPU.
+    of_torch = re.search("DefaultCPUAllocator|out of memory|Storage size calculation", text)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and of_torch):
+        return "the memory of this machine is too small for these options: choose smaller numbers"
+    if isinstance(error, OSError) and error.strerror:
+        name = os.fspath(error.filename or "the output")
+        return f"{name} cannot be read or written ({error.strerror})"
+    return text
+
+
+def discard_output() -> None:
+    """Send what is still unwritten nowhere, so that the end of Python does not report it again."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # The commands -------------------------------------------------------------------------------------
@@ -70,15 +128,13 @@ def train_command(options: Namespace) -> None:
     join_processes()
     # Only the first of several processes prints, and draws the loss.
     first = os.environ.get("RANK", "0") == "0"
-    corpus = load_corpus(options.corpus)
-    tokenizer = make_tokenizer(options.tokenizer, corpus.text, options.vocab_size)
-    config = model_config(options, tokenizer.vocab_size)
-    train_config = from_parameters(TrainConfig, vars(options))
+    corpus, tokenizer, config, train_config = read_options(options)
+    train_ids, val_ids = encode_splits(corpus.text, tokenizer, config.block_size)
+    check_memory(config, train_config, len(train_ids), len(val_ids))
     torch.manual_seed(train_config.seed)
     model = make_model(config)
     if first:
         print(corpus.report(model.parameter_table()["total"]))
-    train_ids, val_ids = encode_splits(corpus.text, tokenizer)
     result = train(model, train_ids, val_ids, config.block_size, train_config,
                    out_dir=options.out, tokenizer=tokenizer, resume=options.resume)
     if first and result.history:
@@ -93,12 +149,13 @@ def train_command(options: Namespace) -> None:
 
 
 def plan_command(options: Namespace) -> None:
-    corpus = load_corpus(options.corpus)
-    tokenizer = make_tokenizer(options.tokenizer, corpus.text, options.vocab_size)
-    config = model_config(options, tokenizer.vocab_size)
-    train_config = from_parameters(TrainConfig, vars(options))
+    if options.steps < 0:
+        raise ConfigError(f"steps={options.steps} should be at least 0")
+    corpus, tokenizer, config, train_config = read_options(options)
+    train_ids, val_ids = encode_splits(corpus.text, tokenizer, config.block_size)
+    if options.steps:
+        check_memory(config, train_config, len(train_ids), len(val_ids))
     print(corpus.report(), flush=True)
-    train_ids, val_ids = encode_splits(corpus.text, tokenizer)
     speed = None
     if options.steps:
         speed = calibrate(config, train_config, train_ids, val_ids, options.steps, options.out)
@@ -115,9 +172,10 @@ def generate_command(options: Namespace) -> None:
         )
     if options.int8:
         model = int8_copy(model)
-    print(options.prompt, end="", flush=True)
+    prompt = default_prompt(tokenizer) if options.prompt is None else options.prompt
+    print(prompt, end="", flush=True)
     pieces = stream_text(
-        model, tokenizer, options.prompt, options.max_new_tokens, options.stop,
+        model, tokenizer, prompt, options.max_new_tokens, options.stop,
         options.temperature, options.top_k, options.top_p, options.seed,
     )
     for piece in pieces:
@@ -129,9 +187,9 @@ def grade_command(options: Namespace) -> None:
     # This import is here because it imports the checks of all chapters.
     from gptlib.classroom.grade import grade, write_csv
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # The name of a file may have characters that the console cannot show.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    limits = {"seconds": above(0.0), "memory": at_least(1), "workers": at_least(1)}
+    for name, limit in limits.items():
+        checked_value(name, getattr(options, name), limit)
     grades = grade(options.folder, options.seconds, options.memory, options.workers)
     with contextlib.closing(write_csv(grades, options.out)) as written:
         for result in written:
@@ -150,6 +208,26 @@ def join_processes() -> None:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 
+def read_options(options: Namespace) -> tuple[Corpus, Tokenizer, GPTConfig, TrainConfig]:
+    """Return corpus, tokenizer and configs of a run. Raise an error if it cannot be trained."""
+    # The real number of tokens is not known yet. The other options are checked first, because a
+    # bpe tokenizer takes a while.
+    config = model_config(options, vocab_size=1)
+    train_config = from_parameters(TrainConfig, vars(options))
+    pick_device(train_config.device)
+    existing = next(path for path in (options.out, *options.out.parents) if path.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"out_dir={str(options.out)!r} should be a folder, but {existing} is not")
+    for name, largest in LARGEST.items():
+        if getattr(options, name) > largest:
+            raise ConfigError(f"{name}={getattr(options, name)} should be at most {largest:,}")
+    check_fits(config, train_config, least_bytes(config, train_config), LARGEST_PLAN,
+               "a plan counts up to")
+    corpus = load_corpus(options.corpus)
+    tokenizer = make_tokenizer(options.tokenizer, corpus.text, options.vocab_size)
+    return corpus, tokenizer, model_config(options, tokenizer.vocab_size), train_config
+
+
 def model_config(options: Namespace, vocab_size: int) -> GPTConfig:
     """Return the config of the model: a GPTConfig, or a VariantConfig if it has any variant."""
     config = from_parameters(VariantConfig, vars(options), vocab_size=vocab_size)
@@ -158,10 +236,65 @@ def model_config(options: Namespace, vocab_size: int) -> GPTConfig:
     return plain_config if is_plain else config
 
 
-def encode_splits(text: str, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
-    """Return the tokens of the training split and of the validation split, (N,) each."""
+def encode_splits(text: str, tokenizer: Tokenizer, block_size: int) -> tuple[Tensor, Tensor]:
+    """Return the tokens of the training split and of the validation split, (N,) each.
+
+    Raises:
+        DataError: a split is shorter than one window.
+    """
     train_text, val_text = split(text)
-    return torch.tensor(tokenizer.encode(train_text)), torch.tensor(tokenizer.encode(val_text))
+    train_ids = torch.tensor(tokenizer.encode(train_text), dtype=torch.long)
+    val_ids = torch.tensor(tokenizer.encode(val_text), dtype=torch.long)
+    check_length(train_ids, block_size, "training split")
+    check_length(val_ids, block_size, "validation split")
+    return train_ids, val_ids
+
+
+def check_memory(
+    config: GPTConfig, train_config: TrainConfig, train_tokens: int, val_tokens: int
+) -> None:
+    """Raise a ConfigError if this machine has too little memory for the run."""
+    limit, place = machine_memory(), "this machine has"
+    # Weights and batches are made on the CPU, also if a GPU trains.
+    check_fits(config, train_config, least_bytes(config, train_config), limit, place)
+    if pick_device(train_config.device) == "cpu":
+        needed = plan_run(config, train_config, train_tokens, val_tokens).peak
+        check_fits(config, train_config, needed, limit, place)
+
+
+def check_fits(
+    config: GPTConfig, train_config: TrainConfig, needed: float, limit: float, place: str
+) -> None:
+    """Raise a ConfigError, which names the most unusual size, if a run needs too many bytes."""
+    if needed <= limit:
+        return
+    sizes = asdict(config) | asdict(train_config)
+    usual = asdict(VariantConfig(vocab_size=1)) | asdict(TrainConfig())
+    names = [name for name in SIZES if name in sizes]
+    name = max(names, key=lambda name: sizes[name] / usual[name])
+    raise ConfigError(
+        f"{name}={sizes[name]} is too large: the run needs at least {readable(needed, 'B')} of "
+        f"memory, and {place} {readable(limit, 'B')}"
+    )
+
+
+def least_bytes(config: GPTConfig, train_config: TrainConfig) -> int:
+    """Return a number of bytes that a run surely needs: the matrices of the blocks, and one batch.
+
+    No tensor is made for it, so that any numbers are possible.
+    """
+    matrices = config.n_layer * (4 + 2 * config.mlp_ratio) * config.n_embd ** 2
+    memory_tokens = getattr(config, "n_memory", 0) * config.n_embd
+    tokens = train_config.batch_size * config.block_size
+    return 4 * (matrices + memory_tokens) + 8 * tokens
+
+
+def machine_memory() -> float:
+    """Return the bytes of this machine's memory. They are infinite where that is not known."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def describe_best(result: TrainResult, n_tokens: int, n_bytes: int | None) -> str:
@@ -180,16 +313,32 @@ def describe_best(result: TrainResult, n_tokens: int, n_bytes: int | None) -> st
 
 # The options --------------------------------------------------------------------------------------
 
+def check_command(arguments: list[str]) -> None:
+    """Raise a ConfigError unless the first argument is a command."""
+    if not arguments:
+        raise ConfigError(f"a command is missing: give one of {', '.join(COMMANDS)}")
+    if arguments[0] in (*COMMANDS, "-h", "--help"):
+        return
+    if arguments[0].startswith("-"):
+        raise ConfigError(
+            f"{shorten(arguments[0])} stands before the command: begin with one of "
+            f"{', '.join(COMMANDS)}"
+        )
+    raise ConfigError(
+        f"unknown command {shorten(arguments[0])}{did_you_mean(arguments[0], COMMANDS)}"
+    )
+
+
 def make_parser() -> ArgumentParser:
     """Return the parser of all commands."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog="python -m gptlib", description="Train a GPT, and sample from it."
     )
     commands = parser.add_subparsers(required=True, dest="name")
 
     def add_command(name: str, command: Callable, help: str) -> ArgumentParser:
         added = commands.add_parser(name, help=help, formatter_class=ArgumentDefaultsHelpFormatter)
-        added.set_defaults(command=command)
+        added.set_defaults(command=command, known=added.known)
         return added
 
     add_training_options(add_command("train", train_command, "train a GPT on a corpus"))
@@ -246,7 +395,8 @@ def add_sampling_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True,
         help="a .safetensors file, or the folder of a run (its best model)")
-    add("--prompt", default="\n", help="the beginning of the text")
+    add("--prompt", help="the beginning of the text; without it, a line break if the tokenizer "
+                         "knows one")
     add("--max-new-tokens", type=int, default=500)
     add("--temperature", type=float, default=1.0, help="0 is greedy")
     add("--top-k", type=int, help="draw from the k most likely tokens")
@@ -269,15 +419,6 @@ def add_grading_options(parser: ArgumentParser) -> None:
     add("--workers", type=int, default=2, help="notebooks at a time")
 
 
-def flag(name: str) -> str:
-    """Return the option for a field.
-
-    >>> flag("n_layer")
-    '--n-layer'
-    """
-    return "--" + name.replace("_", "-")
-
-
 # Presets ------------------------------------------------------------------------------------------
 
 def expand_preset(arguments: list[str]) -> list[str]:
@@ -285,18 +426,62 @@ def expand_preset(arguments: list[str]) -> list[str]:
 
     The settings stand before the other options. If an option is given twice, the later one counts.
     """
-    parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset")
+    parser = Parser(add_help=False)
+    parser.add_argument("--preset", nargs="?", const="")
     found, rest = parser.parse_known_args(arguments)
-    if found.preset is None:
+    if found.preset is None or rest[:1] not in (["train"], ["plan"]):
         return arguments
+    return [*rest[:1], *preset_arguments(read_preset(found.preset)), *rest[1:]]
+
+
+def read_preset(name: str) -> dict:
+    """Return the settings of a preset.
+
+    Raises:
+        ConfigError: there is no such preset, or its file is no YAML with names and values of
+            settings.
+    """
     folder = project_dir() / "notebooks/params"
     names = sorted(path.stem for path in folder.glob("*.yaml"))
     presets = [name for name in names if not name.startswith(("smoke", "sweep"))]
-    if found.preset not in presets:
-        raise ConfigError(f"unknown preset {found.preset!r}{did_you_mean(found.preset, presets)}")
-    settings = yaml.safe_load((folder / f"{found.preset}.yaml").read_text(encoding="utf-8"))
-    return [*rest[:1], *preset_arguments(settings), *rest[1:]]
+    if not presets:
+        raise ConfigError(
+            f"--preset {shorten(name)} is not found: presets are files in notebooks/params, and "
+            f"{Path.cwd()} is not in a copy of the course; change to its folder first"
+        )
+    if name not in presets:
+        raise ConfigError(f"unknown preset {shorten(name)}{did_you_mean(name, presets)}")
+    file = f"notebooks/params/{name}.yaml"
+    # Only presets need this package, so `pip install -e .` is enough for everything else.
+    import yaml
+    try:
+        settings = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not utf-8 text: see byte {error.start}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not YAML: {error}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(
+            f"{file} should hold a name and a value in each line, such as n_layer: 6, but it holds "
+            f"{shorten(str(settings)) if settings is not None else 'nothing'}"
+        )
+    return {setting: checked_setting(file, setting, value) for setting, value in settings.items()}
+
+
+def checked_setting(file: str, name: str, value: typing.Any) -> typing.Any:
+    """Return the value of a setting of a preset. Raise a ConfigError if it does not fit."""
+    if name in CHAPTER_SETTINGS:
+        return value
+    known = dict(OTHER_SETTINGS)
+    for config in (VariantConfig, TrainConfig):
+        hints = typing.get_type_hints(config)
+        known |= {f.name: hints[f.name] for f in fields(config) if f.default is not MISSING}
+    if name not in known:
+        raise ConfigError(f"{file}: unknown setting {name!r}{did_you_mean(name, known)}")
+    try:
+        return checked_value(name, value, known[name])
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
 
 
 def preset_arguments(settings: dict) -> list[str]:

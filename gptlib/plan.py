@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from gptlib.checkpoint import save_checkpoint
+from gptlib.checkpoint import CheckpointError, save_checkpoint
 from gptlib.config import ConfigError, GPTConfig, TrainConfig
 from gptlib.model import GPT
 from gptlib.train import EVAL_TOKENS, eval_tokens, evaluate, make_optimizer, train
@@ -356,13 +356,20 @@ def seconds_per_checkpoint(model: GPT, train_config: TrainConfig, out_dir: str |
     optimizer = make_optimizer(model, train_config)
     # The gradients of the last step are still there. A step gives the optimizer a state to write.
     optimizer.step()
-    out_dir = Path(out_dir).resolve()
-    existing = next(folder for folder in (out_dir, *out_dir.parents) if folder.is_dir())
-    with tempfile.TemporaryDirectory(dir=existing, ignore_cleanup_errors=True) as folder:
-        start = time.perf_counter()
-        save_checkpoint(Path(folder) / "best.safetensors", model)
-        save_checkpoint(Path(folder) / "last.safetensors", model, optimizer=optimizer)
-        return time.perf_counter() - start
+    path = Path(out_dir).resolve()
+    existing = next(folder for folder in (path, *path.parents) if folder.is_dir())
+    try:
+        with tempfile.TemporaryDirectory(dir=existing, ignore_cleanup_errors=True) as folder:
+            start = time.perf_counter()
+            save_checkpoint(Path(folder) / "best.safetensors", model)
+            save_checkpoint(Path(folder) / "last.safetensors", model, optimizer=optimizer)
+            return time.perf_counter() - start
+    except (OSError, CheckpointError):
+        # Their text names the temporary folder, which the user does not know.
+        raise CheckpointError(
+            f"out_dir={str(out_dir)!r} cannot be written: is its disk full or read-only? Choose "
+            "another folder, or steps=0, which writes nothing"
+        ) from None
 
 
 # Numbers as text ----------------------------------------------------------------------------------

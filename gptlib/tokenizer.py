@@ -220,6 +220,22 @@ def fingerprint(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
+def default_prompt(tokenizer: Tokenizer) -> str:
+    """Return how a text can begin: with a line break, a space, or else the tokenizer's first token.
+
+    >>> default_prompt(CharTokenizer("abc"))
+    'a'
+    """
+    for prompt in ("\n", " "):
+        try:
+            tokenizer.encode(prompt)
+            return prompt
+        except TokenizerError:
+            # The text from which the tokenizer was made has no such character.
+            pass
+    return tokenizer.decode([0])
+
+
 def checked_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
     """Return `ids` (a list or a 1-D tensor) as a list of integers.
 

@@ -134,19 +134,21 @@ def test_the_bpe_tokenizer_is_trained_on_the_training_split_and_bits_per_byte_ar
 
 
 @pytest.mark.parametrize(("options", "sentence"), [
-    (["--tokenizer", "bpe", "--vocab-size", "100"], "vocab_size=100 should be at least 256"),
-    (["--tokenizer", "bpe", "--vocab-size", "9999"], "vocab_size=9999 is too large for this text"),
+    (["--tokenizer", "bpe", "--vocab-size", "100"], "--vocab-size 100 should be at least 256"),
+    (["--tokenizer", "bpe", "--vocab-size", "9999"],
+     "--vocab-size 9999 is too large for this text"),
     (["--corpus", "tinyshakespear"],
      "unknown corpus 'tinyshakespear': did you mean 'tinyshakespeare'?"),
     (["--corpus", "text:"], "corpus 'text' holds no text"),
     (["--corpus", "text:too short"], "split has"),
-    (["--n-embd", "10", "--n-head", "3"], "n_embd=10 should be a multiple of n_head=3, such as 9"),
+    (["--n-embd", "10", "--n-head", "3"],
+     "--n-embd 10 should be a multiple of --n-head 3, such as 9"),
     (["--memory", "mean", "--window", "3"],
-     "block_size=8 should be a multiple of window=3, such as 6"),
-    (["--learning-rate", "nan"], "learning_rate=nan should be a finite number"),
-    (["--max-steps", "0"], "max_steps=0 should be at least 1"),
+     "--block-size 8 should be a multiple of --window 3, such as 6"),
+    (["--learning-rate", "nan"], "--learning-rate nan should be a finite number"),
+    (["--max-steps", "0"], "--max-steps 0 should be at least 1"),
     (["--seed", str(2 ** 64)], "below 2 ** 63"),
-    (["--device", "tpu"], "device='tpu' is not available on this machine"),
+    (["--device", "tpu"], "--device 'tpu' is not available on this machine"),
 ])
 def test_bad_input_for_train_gives_one_sentence(tmp_path, capsys, options, sentence):
     arguments = ["train", *CORPUS, "--out", str(tmp_path / "run"), *SMALL, *options]
@@ -187,9 +189,9 @@ def test_any_of_several_stop_strings_ends_the_text(trained, capsys):
 @pytest.mark.parametrize(("options", "sentence"), [
     (["--prompt", "Ωmega"], "character 'Ω' (U+03A9) at position 0 is not among"),
     (["--prompt", ""], "the prompt is empty"),
-    (["--temperature", "-1"], "temperature=-1.0 should be at least 0.0"),
-    (["--top-k", "0"], "top_k=0 should be at least 1"),
-    (["--top-p", "2"], "top_p=2.0 should be between 0 and 1"),
+    (["--temperature", "-1"], "--temperature -1.0 should be at least 0.0"),
+    (["--top-k", "0"], "--top-k 0 should be at least 1"),
+    (["--top-p", "2"], "--top-p 2.0 should be between 0 and 1"),
     (["--stop", ""], "a stop string is empty"),
     (["--checkpoint", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
 ])
@@ -202,16 +204,6 @@ def test_bad_input_for_generate_gives_one_sentence(trained, capsys, options, sen
 
 
 # The program --------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize("arguments", [
-    [], ["fly"], ["generate"], ["train", "--n-layer", "two"], ["train", "--position", "up"],
-], ids=" ".join)
-def test_an_impossible_command_gives_its_usage(capsys, arguments):
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    assert end.value.code == 2
-    assert capsys.readouterr().err.startswith("usage: python -m gptlib")
-
 
 def test_the_module_runs_as_a_program_and_shows_no_traceback(tmp_path):
     command = [sys.executable, "-m", "gptlib", "generate", "--checkpoint", "nowhere"]
@@ -226,7 +218,9 @@ def test_the_module_runs_as_a_program_and_shows_no_traceback(tmp_path):
 
 def attention_parameters(capsys, *options):
     """Return the number of parameters of all attention layers that `plan` prints."""
-    assert main(["plan", *CORPUS, "--steps", "0", *options]) == 0
+    # nanogpt has a block_size of 256, so it needs a longer text.
+    corpus = ["--corpus", f"text:{10 * TEXT}"]
+    assert main(["plan", *corpus, "--steps", "0", *options]) == 0
     lines = capsys.readouterr().out.splitlines()
     line = next(line for line in lines if line.startswith("parameters: attention"))
     return int(line.split()[2].replace(",", ""))

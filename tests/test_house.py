@@ -33,7 +33,7 @@ HOUSE = """
     widgets.panel widgets.board widgets.explorer widgets.merges widgets.sampler widgets.viewers
     widgets.__init__
 
-    __init__ __main__
+    options __init__ __main__
 """.split()
 CORE = ["checks", "config", "tokenizer", "data", "bigram", "attention", "block", "model",
         "kv_cache", "generate", "checkpoint", "resume", "run_folder", "run", "train"]

@@ -404,9 +404,9 @@ def test_the_plan_command_measures_no_time_with_zero_steps(capsys):
 
 
 @pytest.mark.parametrize("options, expected", [
-    (["--steps", "-1"], "steps=-1 should be at least 1"),
+    (["--steps", "-1"], "--steps -1 should be at least 0"),
     (["--corpus", "text:too short"], "split has"),
-    (["--n-embd", "9"], "n_embd=9 should be"),
+    (["--n-embd", "9"], "--n-embd 9 should be"),
 ])
 def test_the_plan_command_reports_an_error_in_one_line(capsys, options, expected):
     assert main([*COMMAND, *options]) == 1

@@ -330,3 +330,33 @@ def test_the_figure_shows_each_mean_with_its_deviation_and_its_n(tmp_path, monke
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
     assert legend == ["heads 1", "heads 2"]
     assert (tmp_path / "results.png").stat().st_size > 5000
+
+
+# Bad command lines and notebooks of other programs -----------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metadata", [
+    {}, {"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+    {"kernelspec": {"name": "my-environment", "display_name": "mine"}},
+], ids=["none", "no language", "another kernel"])
+def test_a_notebook_without_a_language_or_kernel_is_run_as_python(metadata, tmp_path):
+    path = write_grid(tmp_path, parameters={"corpus": TEXT}, seeds=[1])
+    notebook = nbformat.read(tmp_path / "tiny.ipynb", as_version=4)
+    notebook.metadata = nbformat.from_dict(metadata)
+    nbformat.write(notebook, tmp_path / "tiny.ipynb")
+    runs, _ = sweep.read_grid(path, tmp_path / "runs")
+    sweep.prepare(runs[0])
+    assert sweep.execute(runs[0]).startswith("finished after")
+
+
+@pytest.mark.parametrize(("arguments", "fragment"), [
+    ([], "grid"), (["grid.yaml", "--workers", "0"], "--workers 0 should be at least 1"),
+    (["grid.yaml", "--workers", "two"], "--workers"), (["grid.yaml", "--seeds"], "--seeds"),
+], ids=str)
+def test_a_bad_command_line_gives_one_sentence(arguments, fragment, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])
+    with pytest.raises(SystemExit) as end:
+        sweep.main()
+    assert end.value.code.startswith("sweep.py: ") and fragment in end.value.code
+    assert capsys.readouterr().err == ""

@@ -1035,3 +1035,39 @@ def test_a_model_without_windows_is_reported_in_the_context_viewer(models, tiny)
     for viewed in (models, {"variant": (variant, TOKENIZER)}):
         message = error_message(ContextViewer(viewed, "abc"))
         assert "passes no context from window to window" in message
+
+
+# A tokenizer that knows no line break ------------------------------------------------------------
+
+@pytest.fixture
+def models_without_line_break(tiny):
+    """Models by the alphabets of their tokenizers."""
+    return {alphabet: (tiny(vocab_size=len(alphabet)), CharTokenizer(alphabet))
+            for alphabet in ("abc", " abc", "\nabc")}
+
+
+def test_the_default_prompt_of_the_sampler_is_one_that_the_model_knows(models_without_line_break):
+    sampler = Sampler(models_without_line_break)
+    assert (sampler.prompt.value, "alert" in sampler.drawing.value) == ("a", False)
+    for alphabet, start in {" abc": " ", "\nabc": "\n", "abc": "a"}.items():
+        sampler.model.value = alphabet
+        assert (sampler.prompt.value, "alert" in sampler.drawing.value) == (start, False)
+    assert Sampler({}).prompt.value == "\n"
+
+
+def test_the_sampler_keeps_a_prompt_that_the_reader_has_written(models_without_line_break):
+    sampler = Sampler(models_without_line_break)
+    sampler.prompt.value = "cab"
+    sampler.model.value = " abc"
+    assert sampler.prompt.value == "cab"
+    assert Sampler(models_without_line_break, prompt="\n").prompt.value == "\n"
+
+
+def test_the_training_board_begins_its_samples_with_a_character_that_it_knows(tmp_path, tiny):
+    ids = torch.arange(400) % 3
+    config = TrainConfig(max_steps=2, eval_interval=2, batch_size=2, warmup=1, device="cpu")
+    board = TrainingBoard(tiny(vocab_size=3), ids, ids[:50], 8, config, out_dir=tmp_path,
+                          tokenizer=CharTokenizer("abc"))
+    board.start.click()
+    assert board.prompt == "a" and len(board.samples[0][2]) > 0
+    assert "done: 2 steps" in board.status.value

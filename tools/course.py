@@ -49,7 +49,8 @@ def run(chapter: Path) -> None:
     start = time.perf_counter()
     try:
         papermill.execute_notebook(chapter, out / chapter.name, cwd=chapter.parent,
-                                   kernel_name="python3", extra_arguments=QUIET)
+                                   kernel_name="python3", language="python",
+                                   extra_arguments=QUIET)
     except papermill.PapermillExecutionError as error:
         sys.exit(f"{chapter.stem} stopped in cell {error.exec_count}: "
                  f"{error.ename}: {error.evalue}\n"

@@ -89,7 +89,12 @@ def parse_options() -> argparse.Namespace:
                         help="of a running dask scheduler, whose workers share this folder")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/sweeps",
                         help="the folder of the results (default: runs/sweeps)")
-    return parser.parse_args()
+    # One sentence in place of the usage.
+    parser.error = lambda message: sys.exit(f"sweep.py: {message}")
+    options = parser.parse_args()
+    if options.workers < 1:
+        parser.error(f"--workers {options.workers} should be at least 1")
+    return options
 
 
 # The grid -----------------------------------------------------------------------------------------
@@ -296,7 +301,7 @@ def execute(run: Run) -> str:
     try:
         papermill.execute_notebook(
             run.notebook, run.out / run.notebook.name, run.given | {"out_dir": str(run.out)},
-            cwd=run.notebook.parent, kernel_name="python3", progress_bar=False,
+            cwd=run.notebook.parent, kernel_name="python3", language="python", progress_bar=False,
             start_timeout=300, extra_arguments=QUIET)
         require(any(run.out.glob("result-*.json")), "it left no result-*.json")
     except Exception as error:

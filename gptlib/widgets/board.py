@@ -16,7 +16,7 @@ from gptlib.plot import mark_level, new_figure, plot_loss
 from gptlib.resume import identity
 from gptlib.run import TrainResult
 from gptlib.run_folder import RESUME
-from gptlib.tokenizer import Tokenizer, any_tokenizer
+from gptlib.tokenizer import Tokenizer, any_tokenizer, default_prompt
 from gptlib.train import train
 from gptlib.widgets.panel import Panel, table_html
 
@@ -39,7 +39,7 @@ class TrainingBoard(Panel):
         model, train_ids, val_ids, block_size, config, out_dir, tokenizer: as in `train`.
         levels: horizontal lines by name, in nats per token, such as {"bigram": 2.48}. The loss of
             guessing, ln V, is always shown.
-        prompt: the beginning of the samples.
+        prompt: the beginning of the samples. None: a line break, if the tokenizer knows one.
         resume: "auto" continues the run in `out_dir`, also after a restart of the kernel. "never"
             and "restart" start a new run, see `train`.
     """
@@ -47,15 +47,16 @@ class TrainingBoard(Panel):
     @check_arguments(
         model=trainable, train_ids=tokens("N"), val_ids=tokens("N"), block_size=at_least(1),
         config=TrainConfig, out_dir=str | Path, tokenizer=any_tokenizer,
-        levels=optional(dict_of(str, float)), prompt=str, resume=RESUME,
+        levels=optional(dict_of(str, float)), prompt=str | None, resume=RESUME,
     )
     def __init__(
         self, model: nn.Module, train_ids: Tensor, val_ids: Tensor, block_size: int,
         config: TrainConfig, *, out_dir: str | Path, tokenizer: Tokenizer,
-        levels: Mapping[str, float] | None = None, prompt: str = "\n", resume: str = "never",
+        levels: Mapping[str, float] | None = None, prompt: str | None = None, resume: str = "never",
     ):
         self.model, self.config = model, config
-        self.tokenizer, self.prompt = tokenizer, prompt
+        self.tokenizer = tokenizer
+        self.prompt = default_prompt(tokenizer) if prompt is None else prompt
         self.run = (model, train_ids, val_ids, block_size, config)
         self.out_dir, self.resume = Path(out_dir), resume
         self.levels = dict(levels or {})

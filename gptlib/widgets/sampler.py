@@ -12,10 +12,11 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 
+from gptlib.checkpoint import CheckpointError
 from gptlib.checks import between, check_arguments, optional
 from gptlib.generate import Windows, next_token_probabilities, pick
 from gptlib.plot import BLUE, GREY, new_figure
-from gptlib.tokenizer import Tokenizer
+from gptlib.tokenizer import Tokenizer, default_prompt
 from gptlib.widgets.panel import (
     FULL_NAME,
     Models,
@@ -111,15 +112,18 @@ class Sampler(Panel):
     Args:
         models: paths of checkpoints by name, or (model, tokenizer) by name. None means all
             checkpoints in runs/.
-        prompt: the beginning of the text.
+        prompt: the beginning of the text. None: a line break, if the model's tokenizer knows one.
         length: the number of tokens to sample.
     """
 
-    @check_arguments(models=optional(models_kind), prompt=str, length=between(1, 500))
-    def __init__(self, models: Models | None = None, prompt: str = "\n", length: int = 150):
+    @check_arguments(models=optional(models_kind), prompt=str | None, length=between(1, 500))
+    def __init__(
+        self, models: Models | None = None, prompt: str | None = None, length: int = 150
+    ):
         self.models = find_checkpoints() if models is None else models
         self.model = dropdown("Model", self.models)
-        self.prompt = text_area("Prompt", prompt)
+        self.prompt = text_area("Prompt", "\n" if prompt is None else prompt)
+        self.default_prompt = "\n" if prompt is None else None
         self.temperature, temperature_row = number_field("Temperature", 1.0, 0.0, 2.0, 0.05)
         self.top_k, top_k_row = number_field("Top-k (0: off)", 0, 0, 50)
         self.top_p, top_p_row = number_field("Top-p (1: off)", 1.0, 0.0, 1.0, 0.05)
@@ -136,9 +140,23 @@ class Sampler(Panel):
             W.HBox([self.length, self.seed, self.stop_string]),
             W.HBox([self.sample, self.stop]), self.text,
         )
+        self.model.observe(self.change_default_prompt, names="value")
+        self.change_default_prompt()
         self.redraw_on_change(
             self.model, self.prompt, self.temperature, self.top_k, self.top_p
         )
+
+    def change_default_prompt(self, change=None) -> None:
+        """Choose a prompt that the model's tokenizer knows, unless the reader has written one."""
+        if self.prompt.value != self.default_prompt:
+            return
+        try:
+            tokenizer = get_model(self.models, self.model.value)[1]
+        except CheckpointError:
+            # The drawing shows this error.
+            return
+        self.default_prompt = default_prompt(tokenizer)
+        self.prompt.value = self.default_prompt
 
     def controls(self) -> dict:
         """Return the values of the controls, as arguments of `next_token_probabilities`."""

@@ -1,0 +1,157 @@
+"""The parser of the command line, whose errors are one sentence, and the types of its options.
+
+>>> parser = Parser()
+>>> parser.add_argument("--n-layer", type=int, default=4).dest
+'n_layer'
+>>> parser.parse_args(["--n-layers=2"])
+Traceback (most recent call last):
+    ...
+gptlib.config.ConfigError: unknown option '--n-layers': did you mean '--n-layer'? --help lists all.
+"""
+
+import difflib
+import re
+from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NoReturn
+
+from gptlib.config import ConfigError, did_you_mean
+from gptlib.tokenizer import shorten
+
+# The sentences of argparse, and ours. The first three begin with the name of the option.
+ARGPARSE_WORDS = {
+    r"^argument (\S+): expected one argument$":
+        r"\1 needs a value; write \1=VALUE if the value begins with a dash",
+    r"^argument (\S+): ignored explicit argument (.*)$": r"\1 takes no value, but is given \2",
+    r"^argument (\S+): ": r"\1 ",
+    r"^the following arguments are required: (.*)$":
+        r"\1 is missing (see python -m gptlib COMMAND --help)",
+}
+
+
+class Parser(ArgumentParser):
+    """A parser whose errors are one sentence, without the usage.
+
+    It accepts no shortened names of options: a new option could change what they mean.
+    """
+
+    def __init__(self, **how):
+        # The options in the order of the help, for "did you mean".
+        self.known = []
+        super().__init__(allow_abbrev=False, **how)
+
+    def add_argument(self, *names: str, choices: Iterable[str] = (), **how) -> Action:
+        if choices:
+            how |= {"type": one_of(choices), "metavar": "{" + ",".join(choices) + "}"}
+        elif how.get("action") in (None, "append"):
+            how["type"] = TYPES[how.get("type", str)]
+        action = super().add_argument(*names, **how)
+        self.known += action.option_strings
+        return action
+
+    def parse_args(self, arguments: list[str], namespace: Namespace | None = None) -> Namespace:
+        options, unknown = self.parse_known_args(arguments, namespace)
+        unknown = [argument for argument in unknown if argument != "--"]
+        if not unknown:
+            return options
+        # A command has its own parser, with other options than this one.
+        known = getattr(options, "known", self.known)
+        name = unknown[0].split("=")[0]
+        if name.startswith("-"):
+            similar = difflib.get_close_matches(name, known, 1)
+            question = f": did you mean {similar[0]!r}?" if similar else "."
+            raise ConfigError(f"unknown option {shorten(name)}{question} --help lists all.")
+        raise ConfigError(f"unexpected argument {shorten(unknown[0])}")
+
+    def error(self, message: str) -> NoReturn:
+        for pattern, words in ARGPARSE_WORDS.items():
+            message = re.sub(pattern, words, message)
+        raise ConfigError(message)
+
+
+def whole_number(text: str) -> int:
+    if len(text) > 19 and text.lstrip("+-").isdecimal():
+        raise ArgumentTypeError(f"{shorten(text)} should be below 2 ** 63")
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentTypeError(
+            f"{shorten(text)} should be a whole number, such as 4 or 1000"
+        ) from None
+
+
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ArgumentTypeError(
+            f"{shorten(text)} should be a number, such as 0.5 or 1e-3"
+        ) from None
+
+
+def unicode_text(text: str) -> str:
+    """Return `text`, unless it has bytes that are not utf-8. Python reads them as surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ArgumentTypeError(
+            f"{shorten(text)} is not utf-8 text: see the character at position {error.start}"
+        ) from None
+    return text
+
+
+def path(text: str) -> Path:
+    if not text:
+        raise ArgumentTypeError("'' should be the name of a file or a folder")
+    # safetensors cannot open a file whose name has bytes that are not utf-8.
+    return Path(unicode_text(text))
+
+
+TYPES = {int: whole_number, float: number, str: unicode_text, Path: path}
+
+
+def one_of(choices: Iterable[str]) -> Callable[[str], str]:
+    """Return the type of an option that has only these values."""
+    def choice(text: str) -> str:
+        if text not in choices:
+            raise ArgumentTypeError(f"{shorten(text)} is unknown{did_you_mean(text, choices)}")
+        return text
+
+    return choice
+
+
+def join_negative_numbers(arguments: list[str]) -> list[str]:
+    """Return the arguments with `--option -1e-3` as one. argparse takes -1e-3 for an option."""
+    joined = []
+    for argument in arguments:
+        if joined and joined[-1].startswith("--") and re.match(r"-(\d|\.\d|inf|nan)", argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def flag(name: str) -> str:
+    """Return the option for a field.
+
+    >>> flag("n_layer")
+    '--n-layer'
+    """
+    return "--" + name.replace("_", "-")
+
+
+def name_options(sentence: str, names: Iterable[str]) -> str:
+    """Return an error about fields of a config with the names of their options.
+
+    >>> name_options("n_embd=10 should be a multiple of n_head=3", ["n_embd", "n_head"])
+    '--n-embd 10 should be a multiple of --n-head 3'
+    """
+    for name in ("out_dir", *names):
+        option = "--out" if name == "out_dir" else flag(name)
+        # A name in quotation marks, or in a path, is the user's own.
+        alone = rf"(?<![\w'\"/.-]){name}"
+        sentence = re.sub(alone + "=", option + " ", sentence)
+        if "_" in name:
+            sentence = re.sub(alone + r"(?![\w'\"/]|\.\w)", option, sentence)
+    return sentence
