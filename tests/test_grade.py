@@ -473,7 +473,8 @@ def test_answer_that_was_wrong_at_its_check_and_at_the_end_is_rejected(cells, ca
      "n = 0"],
     # A function that replaces itself still calls its former self.
     ["low = []\ndef setup(): low.append(True)\n"
-     "def twice(f): return lambda: (f(), f())\nsetup = twice(setup)\nsetup()"],
+     "def both(f): return lambda g: lambda: (f(), g())\n"
+     "@both(setup)\ndef setup(): return 1", "setup()"],
     ["from __future__ import annotations", "def typed(x: Undefined): return True",
      "low = typed(1)"],
     ["from __future__ import annotations", "low: Undefined = True"],
@@ -490,7 +491,7 @@ LINES = 5000
     "if x: x = 1\n" * LINES,
     "table.append(f(x))\n" * LINES,
     "".join(f"def f{n}(): return f{n - 1}()\n" for n in range(1, LINES)),
-    "\n" * 10 * LINES + "def causal_mask(:",
+    "x = 1\n" + "\n" * 10 * LINES + "def other(:",
 ], ids=["assignments", "conditions", "calls", "functions", "blank lines"])
 def test_long_code_is_read_in_linear_time(code):
     def cpu_seconds(code):

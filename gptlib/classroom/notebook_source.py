@@ -58,6 +58,7 @@ CONDITIONAL = ast.If, ast.For, ast.While, ast.Try
 # These functions can change names that the code does not mention.
 HIDDEN_CHANGES = {"exec", "eval", "globals"}
 
+
 def read_cells(path: Path) -> list[str]:
     """Return the source of each code cell.
 
@@ -343,10 +344,11 @@ class Source:
 
     def _last_set(self, name: str, before: int) -> int | None:
         """Return the last statement before `before` that binds a name or changes its object."""
-        found = []
+        last = -1
         for numbers in (self.replaced_by.get(name, []), self.changed_by.get(name, [])):
-            found += numbers[:bisect_left(numbers, before)][-1:]
-        return max(found, default=None)
+            if n_before := bisect_left(numbers, before):
+                last = max(last, numbers[n_before - 1])
+        return last if last >= 0 else None
 
     def _lookups_of(self, i: int, name: str, call: int,
                     end: int) -> Iterator[tuple[str, int, int]]:
