@@ -39,9 +39,10 @@ train: $(READY)
 	mkdir -p runs
 	.venv/bin/papermill --cwd notebooks notebooks/04_full_gpt.ipynb runs/$(PRESET).ipynb -f notebooks/params/$(PRESET).yaml
 
-#: make lab               JupyterLab, open on chapter 1
+#: make lab               JupyterLab, open on your own copy of chapter 1, in my_notebooks
 lab: $(READY)
-	.venv/bin/jupyter lab notebooks/01_bigram.ipynb
+	$(PY) tools/lab.py
+	.venv/bin/jupyter lab my_notebooks/01_bigram.ipynb
 
 #: make edit NB=01_bigram write a chapter as build/edit/01_bigram.py (cells as # %%)
 edit: $(READY)
@@ -53,7 +54,7 @@ merge: $(READY)
 	$(PY) -m jupytext -q --update --to ipynb -o notebooks/$(NB).ipynb build/edit/$(NB).py
 	$(PY) tools/execute.py notebooks/$(NB).ipynb
 
-#: make clean             remove what the commands above made, but for .venv and downloads
+#: make clean             remove what the commands above made, but for .venv, downloads and my_notebooks
 clean:    ; rm -rf runs build .pytest_cache .ruff_cache .hypothesis
 
 # Sphinx and its kin: for the next two and their tests, not for whoever only reads.
