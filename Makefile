@@ -44,9 +44,10 @@ train: $(READY)
 	mkdir -p runs
 	$(PY) -m papermill -k python3 -l python --cwd notebooks notebooks/04_full_gpt.ipynb "runs/$$PRESET.ipynb" -f "notebooks/params/$$PRESET.yaml"
 
-#: make lab               JupyterLab, open on chapter 1
+#: make lab               JupyterLab, open on your own copy of chapter 1, in my_notebooks
 lab: $(READY)
-	.venv/bin/jupyter lab notebooks/01_bigram.ipynb
+	$(PY) tools/lab.py
+	.venv/bin/jupyter lab my_notebooks/01_bigram.ipynb
 
 CHECK_NB = test -f "notebooks/$$NB.ipynb" || { echo "make: NB='$$NB' is no notebook: give a chapter, such as NB=01_bigram" >&2; exit 1; }
 #: make edit NB=01_bigram write a chapter as build/edit/01_bigram.py (cells as # %%)
@@ -61,7 +62,7 @@ merge: $(READY)
 	$(PY) -m jupytext -q --update --to ipynb -o "notebooks/$$NB.ipynb" "build/edit/$$NB.py"
 	$(PY) tools/execute.py "notebooks/$$NB.ipynb"
 
-#: make clean             remove what the commands above made, but for .venv and downloads
+#: make clean             remove what the commands above made, but for .venv, downloads and my_notebooks
 clean:    ; rm -rf runs build .pytest_cache .ruff_cache .hypothesis
 
 # Sphinx and its kin: for the next two and their tests, not for whoever only reads.

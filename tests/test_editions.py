@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from collecting import solutions
 
-from gptlib.classroom.grade import CHECKS, Source
+from gptlib.classroom.notebook_source import CHECKS, Source
 
 CHAPTERS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 EXECUTED = [path for path in CHAPTERS if "image/png" in path.read_text(encoding="utf-8")]

@@ -18,10 +18,12 @@ import pytest
 from collecting import NOTEBOOKS, solutions
 
 from gptlib.__main__ import main
-from gptlib.classroom import grade
+from gptlib.classroom import grade, grading_process, notebook_source
 from gptlib.classroom.exercises import attention
 from gptlib.classroom.exercises._comparing import Wrong
-from gptlib.classroom.grade import CHECKS, MAX_PRINTED, MAX_VERDICT, MISSING, PASSED, Grade, Source
+from gptlib.classroom.grade import Grade
+from gptlib.classroom.grading_process import MAX_PRINTED, MAX_VERDICT, MISSING, PASSED
+from gptlib.classroom.notebook_source import CHECKS, MAX_CODE, Source
 
 CHAPTER = "02_attention"
 RIGHT = solutions("attention")
@@ -99,6 +101,16 @@ def broken_cells():
         yield f"{name}.ipynb", text, {"remarks": [f"not graded: cell 2 has no {lack}"]}
 
 
+def old_format(text):
+    """Return a notebook as nbformat 3 stores it."""
+    cells = json.loads(text)["cells"]
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            cell["input"] = cell.pop("source")
+    sheets = [{"cells": cells[:9]}, {"cells": cells[9:]}]
+    return json.dumps({"nbformat": 3, "nbformat_minor": 0, "worksheets": sheets})
+
+
 # The notebooks of a class: the name of the file, its content, and for each column of the table
 # that is not just "passed" the words that the column must contain. {} stands for the chapter.
 CLASS = [
@@ -170,6 +182,19 @@ CLASS = [
               "def lower(T, value):\n    return t.full((T, T), value).tril()"]), {}),
     ("global at the top {}", notebook(
         RIGHT | {"causal_mask": f"global low\nlow = 1\ndef causal_mask(T): {LOWER}"}), {}),
+    ("annotations {}", mask(LOWER, "from __future__ import annotations\n"
+                                   "def unused(x: Undefined) -> Undefined: ...").replace(
+        "causal_mask(T)", "causal_mask(T: Undefined) -> Undefined"), {}),
+    ("input {}", mask(f"input(); {LOWER}"),
+     {"causal_mask": ["EOFError: `input` was called, but nobody types", "line 2"]}),
+    ("input above {}", mask("return LIMIT", "LIMIT = int(input('How many? '))"),
+     {"causal_mask": ["stops with EOFError: `input` was called"]}),
+    ("constant changed after its check {}", notebook(
+        RIGHT | {"causal_mask": "k = 0\ndef causal_mask(T):\n"
+                                "    return torch.ones(T, T, dtype=torch.bool).tril(k)"},
+        more=["k = 7"]), {}),
+    ("a long sum {}", mask("return low", f"low = {' + '.join(['0'] * 900)}"),
+     {"causal_mask": ["✗"]}),
     ("stub left behind {}",
      notebook(RIGHT, more=["def causal_mask(T):\n    '''Rows and columns.'''\n    ..."]), {}),
 
@@ -188,6 +213,16 @@ CLASS = [
     ("in a folder/02_attention", notebook(RIGHT), {}),
 
     # Files that are not notebooks, or hardly.
+    ("format 3 {}", old_format(notebook(RIGHT)), {}),
+    ("worksheets without cells", '{"worksheets": [{}, 1]}',
+     {"remarks": ["not graded: the file is not"]}),
+    ("worksheets are a number", '{"worksheets": 1}',
+     {"remarks": ["not graded: the file is not"]}),
+    ("empty", "", {"remarks": ["not graded: the file is empty"]}),
+    ("half a letter", b"\xc3(",
+     {"remarks": ["not graded: the file cannot be", "not utf-8 text (byte 0)"]}),
+    ("too much code", notebook({}, more=["x = 1\n" * (MAX_CODE // 6)]),
+     {"remarks": ["not graded: the code cells have", "limit is 200,000. Remove"]}),
     ("byte order mark {}", "\ufeff" + notebook(RIGHT), {}),
     ("essay", json.dumps({"cells": []}), {"remarks": ["defines no function of any exercise"]}),
     ("cut off", notebook(RIGHT)[:1000],
@@ -220,7 +255,7 @@ def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("class")
     for name, text, _ in CLASS:
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     checkpoints = folder / ".ipynb_checkpoints"
     checkpoints.mkdir()
     copy_of_right = checkpoints / f"right {CHAPTER}-checkpoint.ipynb"
@@ -283,6 +318,79 @@ def test_folder_without_notebooks_is_an_error(tmp_path, capsys):
     assert "there is no notebook" in capsys.readouterr().err
 
 
+def test_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder .*homework"):
+        grade.grade(tmp_path / "homework")
+
+
+def test_single_notebook_is_graded(tmp_path):
+    path = tmp_path / f"{CHAPTER}.ipynb"
+    path.write_text(notebook(RIGHT), encoding="utf-8")
+    (tmp_path / "other.ipynb").write_text("[]")
+    [result] = grade.grade(path)
+    assert result.submission == path.name and set(result.verdicts.values()) == {PASSED}
+
+
+def test_archive_is_not_taken_for_a_folder(tmp_path):
+    (tmp_path / "all.zip").touch()
+    with pytest.raises(ValueError, match="neither a folder nor a notebook .* unpack it"):
+        grade.grade(tmp_path / "all.zip")
+
+
+def test_files_that_are_no_submissions_are_ignored(tmp_path):
+    names = {"a/b.ipynb", "upper.IPYNB", "browser.ipynb.txt", ".hidden.ipynb"}
+    for name in (*names, "a/._b.ipynb", "__MACOSX/a/b.ipynb", ".ipynb_checkpoints/b.ipynb",
+                 "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = grade.find_notebooks(tmp_path)
+    assert {path.relative_to(tmp_path).as_posix() for path in found} == names
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs pipes and devices")
+def test_files_that_can_be_read_without_end_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.ipynb")
+    for name, target in {"device": "/dev/zero", "kernel": "/proc/kmsg", "nothing": "gone"}.items():
+        (tmp_path / f"{name}.ipynb").symlink_to(target)
+    started = time.monotonic()
+    remarks = [result.row()["remarks"] for result in grade.grade(tmp_path)]
+    assert remarks == ["not graded: this is not an ordinary file, but a pipe or a device",
+                       "not graded: the file is empty",
+                       "not graded: the file is a link to a file that does not exist",
+                       "not graded: this is not an ordinary file, but a pipe or a device"]
+    assert time.monotonic() - started < 60
+
+
+def test_unreadable_folder_has_a_row(tmp_path, monkeypatch):
+    # The user root may read every folder, so the walk is replaced.
+    def walk(folder, onerror):
+        onerror(PermissionError(13, "Permission denied", str(tmp_path / "locked")))
+        yield tmp_path, [], []
+
+    (tmp_path / "locked").mkdir()
+    monkeypatch.setattr(os, "walk", walk)
+    [result] = grade.grade(tmp_path)
+    assert result.remarks == ["not graded: the folder cannot be read"]
+
+
+@pytest.mark.parametrize(("limits", "words"), [
+    ({"seconds": float("nan")}, "seconds=nan should be a finite number"),
+    ({"seconds": float("inf")}, "seconds=inf should be a finite number"),
+    ({"seconds": 0}, "seconds=0.0 should be above 0.0"),
+    ({"seconds": -5}, "seconds=-5.0 should be above 0.0"),
+    ({"seconds": 1e300}, r"seconds=1e\+300 should be at most 3600.0"),
+    ({"seconds": "10"}, "seconds='10' is str"),
+    ({"memory": -5}, "memory=-5 should be at least 1"),
+    ({"memory": 0.5}, "memory=0.5 is float, it should be int"),
+    ({"workers": 0}, "workers=0 should be at least 1"),
+    ({"workers": True}, "workers=True is bool"),
+])
+def test_limits_are_checked_before_the_grading(tmp_path, limits, words):
+    (tmp_path / "a.ipynb").write_text("[]")
+    with pytest.raises(ValueError, match=words):
+        grade.grade(tmp_path, **limits)
+
+
 def test_only_the_statements_that_an_answer_needs_are_run():
     source = Source(["import torch\nlimit = 1\nlow = 1",
                      "limit = 2\nhours_of_training()",
@@ -298,12 +406,12 @@ def test_only_the_statements_that_an_answer_needs_are_run():
 
 def taken(source, name):
     """Return the cell and the line of each statement that a name needs."""
-    return [(statement.file, statement.tree.lineno) for statement in source.needed_for(name)]
+    return [(statement.file, statement.tree.lineno) for statement in source.versions(name)[0]]
 
 
 def verdict_on(*cells):
-    statements = Source(["import torch", *cells]).needed_for("causal_mask")
-    return grade.verdict(attention.check_causal_mask, "causal_mask", statements)
+    versions = Source(["import torch", *cells]).versions("causal_mask")
+    return grading_process.best_verdict(attention.check_causal_mask, "causal_mask", versions)
 
 
 @pytest.mark.parametrize(("before", "mask"), [
@@ -330,6 +438,83 @@ def test_statements_that_change_an_object_are_run(before, mask, capsys):
     assert verdict_on(full, before, f"def causal_mask(T):\n    return {mask}") == PASSED
 
 
+FULL = """def causal_mask(T):
+    lower = torch.ones(T, T, dtype=torch.bool).tril()
+    return lower if low else ~lower"""
+CHECK = "check_causal_mask(causal_mask)"
+
+
+@pytest.mark.parametrize("cells", [
+    ["low = True", FULL, CHECK, "low = False"],
+    ["low = True", FULL, f"result = exercises.{CHECK}\nlow = False"],
+    # Only the last check after the function counts.
+    [CHECK, "low = False", FULL, CHECK, "low = True", CHECK, "low = False"],
+    # The end of the notebook counts too.
+    [FULL, CHECK, "low = True"],
+    ["low = False", FULL, CHECK, "low = True"],
+    [FULL, "def later(): check_causal_mask(causal_mask)", "low = True"],
+])
+def test_answer_passes_if_it_was_right_at_its_check_or_at_the_end(cells, capsys):
+    assert verdict_on(*cells) == PASSED
+
+
+@pytest.mark.parametrize("cells", [
+    ["low = True", CHECK, FULL, "low = False"],
+    ["low = True", FULL, "low = False", CHECK],
+    [FULL, "def later(): check_causal_mask(causal_mask)", "low = True", "low = False"],
+])
+def test_answer_that_was_wrong_at_its_check_and_at_the_end_is_rejected(cells, capsys):
+    assert verdict_on(*cells).startswith("✗")
+
+
+@pytest.mark.parametrize("cells", [
+    # A function in a container is called by a statement below other changes of the container.
+    ["n = 0\ntable = {}\ntable[0] = lambda: n\ntable[1] = 5\nn = True", "low = table[0]()",
+     "n = 0"],
+    # A function that replaces itself still calls its former self.
+    ["low = []\ndef setup(): low.append(True)\n"
+     "def both(f): return lambda g: lambda: (f(), g())\n"
+     "@both(setup)\ndef setup(): return 1", "setup()"],
+    ["from __future__ import annotations", "def typed(x: Undefined): return True",
+     "low = typed(1)"],
+    ["from __future__ import annotations", "low: Undefined = True"],
+])
+def test_code_before_an_answer_runs_as_in_jupyter(cells, capsys):
+    assert verdict_on(*cells, FULL) == PASSED
+
+
+LINES = 5000
+
+
+@pytest.mark.parametrize("code", [
+    "x = x + 1\n" * LINES,
+    "if x: x = 1\n" * LINES,
+    "table.append(f(x))\n" * LINES,
+    "".join(f"def f{n}(): return f{n - 1}()\n" for n in range(1, LINES)),
+    "x = 1\n" + "\n" * 10 * LINES + "def other(:",
+], ids=["assignments", "conditions", "calls", "functions", "blank lines"])
+def test_long_code_is_read_in_linear_time(code):
+    def cpu_seconds(code):
+        started = time.process_time()
+        source = Source(["x, table = 0, []\ndef f(x): return x\nf0 = f", code,
+                         f"def answer(): return x, table, f{LINES - 1}"])
+        source.left_out("answer", source.versions("answer")[0])
+        source.unreadable("causal_mask")
+        return time.process_time() - started
+
+    tenth = code[:len(code) // 10]
+    cut = tenth[:tenth.rindex("\n") + 1]
+    # Linear time gives a factor of 10, quadratic time gives 100.
+    assert cpu_seconds(code) < 40 * max(cpu_seconds(cut), 0.05)
+
+
+def test_code_that_cannot_be_followed_is_an_error(monkeypatch):
+    monkeypatch.setattr(notebook_source, "MAX_LOOKUPS", 50)
+    source = Source(["x = 0\n" + "x = x + 1\n" * 99 + "def answer(): return x"])
+    with pytest.raises(ValueError, match="the code that answer needs is too large"):
+        source.versions("answer")
+
+
 def test_statements_that_only_use_an_object_are_not_run():
     source = Source(["from gptlib import train\nimport torch\nmodel, parts = make(), []\n"
                      "for i in range(9): hours()",
@@ -339,7 +524,7 @@ def test_statements_that_only_use_an_object_are_not_run():
                      "def answer(): return torch, model, parts, len",
                      "exec('parts = 1')"])
     assert taken(source, "answer") == [("cell 1", 2), ("cell 1", 3), ("cell 3", 1), ("cell 4", 1)]
-    assert source.left_out("answer", source.needed_for("answer")) == ["cell 2", "cell 5"]
+    assert source.left_out("answer", source.versions("answer")[0]) == ["cell 2", "cell 5"]
 
 
 def test_function_that_is_never_defined_is_missing(capsys):
@@ -347,7 +532,7 @@ def test_function_that_is_never_defined_is_missing(capsys):
 
 
 def test_number_of_printed_characters_is_limited():
-    output = grade.LimitedWords()
+    output = grading_process.LimitedWords()
     for _ in range(MAX_PRINTED // 100_000):
         output.write("x" * 100_000)
     with pytest.raises(Wrong, match="printed more than"):
@@ -358,7 +543,7 @@ def test_usage_includes_the_child_processes():
     program = "x = b'x' * 100_000_000\nwhile True: pass"
     command = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {program!r}])"
     parent = subprocess.Popen([sys.executable, "-c", command])
-    processes, deadline = grade.ProcessTree(parent), time.monotonic() + 60
+    processes, deadline = grading_process.ProcessTree(parent), time.monotonic() + 60
     try:
         while (seconds := processes.usage()[0]) < 1 and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -370,7 +555,7 @@ def test_usage_includes_the_child_processes():
 
 
 def test_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(grade, "MAX_NOTEBOOK_BYTES", 10)
+    monkeypatch.setattr(notebook_source, "MAX_NOTEBOOK_BYTES", 10)
     (tmp_path / "large.ipynb").write_text(notebook(RIGHT), encoding="utf-8")
     [result] = grade.grade(tmp_path)
     assert re.search("not graded: the file has .* bytes, .*[Cc]lear the notebook's outputs",

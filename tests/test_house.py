@@ -28,7 +28,7 @@ HOUSE = """
     classroom.exercises.bigram classroom.exercises.attention classroom.exercises.decoder_block
     classroom.exercises.full_gpt classroom.exercises.bpe classroom.exercises.time_weighting
     classroom.exercises.context_rolling
-    classroom.grade
+    classroom.notebook_source classroom.grading_process classroom.grade
 
     widgets.panel widgets.board widgets.explorer widgets.merges widgets.sampler widgets.viewers
     widgets.__init__

@@ -3,7 +3,7 @@
     python tools/editions.py                all chapters
     python tools/editions.py 01_bigram      some of them
 
-They go to build/editions:
+They go to build/editions. A chapter with changes that are not committed is an error.
 
 student/      without solutions and outputs, so that a guess is a guess; it can be graded
 instructor/   with hints and solutions unfolded, and outputs as committed
@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+from committed import check_committed
 from nbconvert import SlidesExporter
 from scripts import package
 
@@ -38,6 +39,12 @@ def main(names: list[str]) -> int:
         print(f"make editions: there is no chapter {', '.join(missing)}", file=sys.stderr)
         return 1
     chapters = [path for path in chapters if not names or path.stem in names]
+    try:
+        if warning := check_committed(ROOT, names):
+            print(f"make editions: {warning}", file=sys.stderr)
+    except RuntimeError as error:
+        print(f"make editions: {error}", file=sys.stderr)
+        return 1
     write_editions(chapters)
     try:
         copy_scripts(EDITIONS / "slides")

@@ -14,6 +14,7 @@ import sys
 from binascii import a2b_base64
 from pathlib import Path
 
+from committed import check_committed
 from scripts import package
 from sphinx.cmd.build import main as sphinx
 
@@ -29,6 +30,8 @@ COVERS = {"01_bigram": "Heat map"}
 
 def main() -> int:
     try:
+        if warning := check_committed(ROOT):
+            print(f"make site: {warning}", file=sys.stderr)
         # MathJax as one file that holds its fonts.
         mathjax = package("mathjax") / "es5/tex-svg.js"
         assemble(SOURCE)
