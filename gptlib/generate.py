@@ -6,8 +6,8 @@ At its heart, sampling is a loop of three lines:
     token = torch.multinomial(logits.softmax(-1), num_samples=1)    # (B, 1)
     idx = torch.cat([idx, token], dim=1)
 
-`generate` adds temperature, top-k, top-p and min-p, seeds, a key-value cache, and texts that are longer
-than the model's block. `generate_text` and `stream_text` do the same for text.
+`generate` adds temperature, top-k, top-p and min-p, seeds, a key-value cache, and texts that are
+longer than the model's block. `generate_text` and `stream_text` do the same for text.
 """
 
 import codecs
@@ -113,8 +113,8 @@ def next_token_probabilities(
         Probabilities, (…, V). Each row sums to 1.
 
     Raises:
-        ValueError: temperature below 0, top_k below 1, top_p or min_p outside 0 … 1, or logits whose
-            largest is nan or infinite.
+        ValueError: temperature below 0, top_k below 1, top_p or min_p outside 0 … 1, or logits
+            whose largest is nan or infinite.
     """
     check_sampling(logits, temperature, top_k, top_p, min_p)
     if temperature == 0:

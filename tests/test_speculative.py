@@ -125,7 +125,8 @@ def test_the_residual_of_equal_distributions_is_the_distribution_itself():
 
 @pytest.mark.parametrize("n_draft", [0, 1, 4])
 def test_every_call_adds_one_token_and_the_accepted_ones(tiny, n_draft):
-    result = generate_speculative(tiny(), bigram().float(), torch.tensor([[5]]), 50, n_draft, seed=1)
+    prompt = torch.tensor([[5]])
+    result = generate_speculative(tiny(), bigram(), prompt, 50, n_draft, seed=1)
     assert result.idx.shape == (1, 51)
     assert result.accepted.shape == (50,)
     assert result.n_calls + int(result.accepted.sum()) == 50
@@ -161,8 +162,8 @@ def test_the_same_seed_gives_the_same_text_and_changes_no_global_generator(tiny)
     ({"seed": -1}, "seed=-1 should be at least 0"),
     ({"temperature": -1}, "temperature=-1 should be 0"),
     ({"min_p": 2}, "min_p=2 should be between 0 and 1"),
-    ({"idx": torch.zeros(2, 3, dtype=torch.long)}, r"idx has shape \(2, 3\), it should be one text"),
-    ({"idx": torch.zeros(1, 0, dtype=torch.long)}, r"idx has shape \(1, 0\), it should be one text"),
+    ({"idx": torch.zeros(2, 3).long()}, r"idx has shape \(2, 3\), it should be one text"),
+    ({"idx": torch.zeros(1, 0).long()}, r"idx has shape \(1, 0\), it should be one text"),
     ({"draft": bigram(12)}, "the draft has 12 tokens in its vocabulary, and the model has 11"),
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_bad_values_are_refused_in_one_sentence(tiny, options, message):
