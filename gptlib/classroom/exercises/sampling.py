@@ -117,10 +117,8 @@ KEEPS = {
         lambda probabilities, t: probabilities >= (1 - t) * _largest(probabilities),
     f"the threshold is subtracted from the largest probability. {LIMIT}":
         lambda probabilities, t: probabilities >= _largest(probabilities) - t,
-    f"the limit is threshold times the mean probability. {LIMIT}":
+    f"the limit is threshold times the mean probability, 1 / V. {LIMIT}":
         lambda probabilities, t: probabilities >= t * probabilities.mean(-1, keepdim=True),
-    f"the limit is the threshold divided by the size of the vocabulary. {LIMIT}":
-        lambda probabilities, t: probabilities >= t / probabilities.shape[-1],
     f"the limit is the largest probability divided by the threshold. {LIMIT}":
         lambda probabilities, t: probabilities >= _largest(probabilities) / t,
     f"the most probable tokens stay until their sum reaches the threshold. That is top-p. {LIMIT}":
@@ -271,7 +269,8 @@ ACCEPTS = {
         lambda p, q, token: (p[token] >= q[token]).to(p),
     f"every token is accepted, so the result is the draft's distribution. {ACCEPT}":
         lambda p, q, token: torch.ones_like(p[token]),
-    f"no token is accepted. {ACCEPT}": lambda p, q, token: torch.zeros_like(p[token]),
+    f"no token is accepted: the result is the residual alone. {ACCEPT}":
+        lambda p, q, token: torch.zeros_like(p[token]),
     f"the token is accepted only if it is the most probable one of p. {ACCEPT}":
         lambda p, q, token: (p.argmax() == token).to(p),
     f"the smaller of p[token] and q[token] is the probability to accept. {ACCEPT}":
@@ -318,8 +317,6 @@ MIXES = {
     "the result has only the case that the token is rejected. Add the probability to accept it at "
     "the token's place":
         lambda own, accepted, residual: (1 - accepted) * residual,
-    "the result is the residual alone. The proposed token may be accepted too":
-        lambda own, accepted, residual: residual,
     "the two cases are mixed half and half. Their weights are accepted and 1 − accepted":
         lambda own, accepted, residual: (own + residual) / 2,
 }
@@ -327,11 +324,6 @@ MIXES = {
 
 def _always_p(p, q, token):
     return p.clone()
-
-
-def _over_all_proposals(p, q, token):
-    accepted = (p / q).clamp(max=1)
-    return q * accepted + (1 - (q * accepted).sum()) * _scaled((p - q).clamp(min=0))
 
 
 def _decided(p, q, token):
@@ -356,11 +348,8 @@ ACCEPT_MISTAKES = [
      "this case every token is accepted",
      _divided),
     ("the result is p for every proposed token. It is p on average over all proposals. Here the "
-     "proposal is known",
+     "proposal is known: use its p[token] and q[token]",
      _always_p),
-    ("the result is the average over all proposals. Here the proposal is known: use its p[token] "
-     "and q[token] alone",
-     _over_all_proposals),
     ("the more probable case is taken as certain. Give both cases their probability", _decided),
 ]
 
