@@ -176,7 +176,7 @@ def generate_command(options: Namespace) -> None:
     print(prompt, end="", flush=True)
     pieces = stream_text(
         model, tokenizer, prompt, options.max_new_tokens, options.stop,
-        options.temperature, options.top_k, options.top_p, options.seed,
+        options.temperature, options.top_k, options.top_p, options.seed, options.min_p,
     )
     for piece in pieces:
         print(piece, end="", flush=True)
@@ -401,6 +401,8 @@ def add_sampling_options(parser: ArgumentParser) -> None:
     add("--temperature", type=float, default=1.0, help="0 is greedy")
     add("--top-k", type=int, help="draw from the k most likely tokens")
     add("--top-p", type=float, help="draw from the most likely tokens that have this probability")
+    add("--min-p", type=float,
+        help="draw from the tokens with at least this share of the largest probability")
     add("--stop", action="append", default=[],
         help="end before this text; may be given more than once")
     add("--int8", action="store_true",

@@ -6,8 +6,8 @@ At its heart, sampling is a loop of three lines:
     token = torch.multinomial(logits.softmax(-1), num_samples=1)    # (B, 1)
     idx = torch.cat([idx, token], dim=1)
 
-`generate` adds temperature, top-k and top-p, seeds, a key-value cache, and texts that are longer
-than the model's block. `generate_text` and `stream_text` do the same for text.
+`generate` adds temperature, top-k, top-p and min-p, seeds, a key-value cache, and texts that are
+longer than the model's block. `generate_text` and `stream_text` do the same for text.
 """
 
 import codecs
@@ -71,6 +71,7 @@ SAMPLING = {
     "temperature": infinite_or_at_least_0,
     "top_k": optional(at_least(1)),
     "top_p": optional(between(0.0, 1.0)),
+    "min_p": optional(between(0.0, 1.0)),
 }
 PROMPTS = {
     "model": nn.Module, "idx": prompts_kind, "max_new_tokens": at_least(0),
@@ -88,13 +89,14 @@ def generate(
     top_p: float | None = None,
     seed: int | None = None,
     cache: bool = True,
+    min_p: float | None = None,
 ) -> Tensor | list[Tensor]:
     """Return the prompts with their new tokens: (B, T + max_new_tokens), or a list of rows.
 
     The arguments are those of `generate_tokens`. If `idx` is a list, so is the result.
     """
     tokens = list(
-        generate_tokens(model, idx, max_new_tokens, temperature, top_k, top_p, seed, cache)
+        generate_tokens(model, idx, max_new_tokens, temperature, top_k, top_p, seed, cache, min_p)
     )
     if isinstance(idx, Tensor):
         return torch.cat([idx, *(token[:, None] for token in tokens)], dim=1)
@@ -114,6 +116,7 @@ def generate_tokens(
     top_p: float | None = None,
     seed: int | None = None,
     cache: bool = True,
+    min_p: float | None = None,
 ) -> Iterator[Tensor]:
     """Yield one new token for each row of `idx`, as soon as it is drawn.
 
@@ -122,7 +125,7 @@ def generate_tokens(
     Args:
         idx: the prompts, (B, T), or a list of B prompts, (T,) each, of any lengths from 1 on. A
             model with a `block_size` reads the end of a longer text (see `Windows`).
-        temperature, top_k, top_p: see `next_token_probabilities`.
+        temperature, top_k, top_p, min_p: see `next_token_probabilities`.
         seed: row r uses its own seed, `seed + r`. It gives the same text as when it is generated
             alone with that seed. None: a new seed.
         cache: whether to store keys and values instead of computing them again for each token.
@@ -135,7 +138,7 @@ def generate_tokens(
     generators = [np.random.default_rng(seed + row) for row in range(len(idx))]
     for _ in range(max_new_tokens):
         logits = windows.next_logits()                                              # (B, V)
-        probabilities = next_token_probabilities(logits, temperature, top_k, top_p)
+        probabilities = next_token_probabilities(logits, temperature, top_k, top_p, min_p)
         token = pick(probabilities, [generator.random() for generator in generators])
         windows.append(token)
         yield token
@@ -143,7 +146,11 @@ def generate_tokens(
 
 @check_arguments(logits=logits_kind, **SAMPLING)
 def next_token_probabilities(
-    logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+    logits: Tensor,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
 ) -> Tensor:
     """Return the distribution from which the next token is drawn.
 
@@ -155,13 +162,15 @@ def next_token_probabilities(
         top_p: keep only the most likely tokens, as few as are needed to reach the probability p
             together (nucleus sampling, Holtzman et al. 2020). The token that crosses p is kept. It
             is applied after temperature and top_k.
+        min_p: keep only the tokens whose probability is at least min_p times the largest one
+            (Nguyen et al. 2024). It is applied last.
 
     Returns:
         Probabilities, (…, V). Each row sums to 1.
 
     Raises:
-        ValueError: temperature below 0, top_k below 1, top_p outside 0 … 1, or logits whose largest
-            is nan or infinite.
+        ValueError: temperature below 0, top_k below 1, top_p or min_p outside 0 … 1, or logits
+            whose largest is nan or infinite.
     """
     if not logits.amax(-1).isfinite().all():
         raise ValueError("the model's logits are not finite: has its training diverged?")
@@ -173,8 +182,18 @@ def next_token_probabilities(
     logits = logits - logits.amax(-1, keepdim=True)
     logits = logits / max(temperature, torch.finfo(logits.dtype).tiny)
     if top_k is None and (top_p is None or top_p == 1):
-        return logits.softmax(-1)
+        probabilities = logits.softmax(-1)
+    else:
+        probabilities = keep_most_likely(logits, top_k, top_p)
+    if min_p:
+        dropped = probabilities < min_p * probabilities.amax(-1, keepdim=True)
+        probabilities = probabilities.masked_fill(dropped, 0.0)
+        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
+    return probabilities
 
+
+def keep_most_likely(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
+    """Return the distribution after top-k, and then top-p. See `next_token_probabilities`."""
     ordered, order = logits.sort(dim=-1, descending=True, stable=True)      # most likely first
     if top_k is not None:
         ordered[..., top_k:] = -torch.inf
@@ -329,6 +348,7 @@ def stream_text(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int | None = None,
+    min_p: float | None = None,
 ) -> Iterator[str]:
     """Yield the continuation of `prompt` in pieces, which are always whole characters.
 
@@ -341,7 +361,9 @@ def stream_text(
         raise ValueError("a stop string is empty: the text would end before it began")
     device = next(model.parameters()).device
     idx = torch.tensor([tokenizer.encode(prompt)], dtype=torch.long, device=device)
-    tokens = generate_tokens(model, idx, max_new_tokens, temperature, top_k, top_p, seed)
+    tokens = generate_tokens(
+        model, idx, max_new_tokens, temperature, top_k, top_p, seed, min_p=min_p
+    )
     # A token may hold a part of a character. The decoder waits until the character is complete.
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     waiting = ""

@@ -171,8 +171,9 @@ def test_the_same_seed_gives_the_same_text(trained, capsys):
     assert sample(capsys, trained, *options, "--seed", "2") != text
 
 
-@pytest.mark.parametrize("option", [["--top-k", "1"], ["--top-p", "0"]], ids=["top_k", "top_p"])
-def test_top_k_1_and_top_p_0_equal_temperature_0(trained, capsys, option):
+@pytest.mark.parametrize("option", [["--top-k", "1"], ["--top-p", "0"], ["--min-p", "1"]],
+                         ids=["top_k", "top_p", "min_p"])
+def test_top_k_1_and_top_p_0_and_min_p_1_equal_temperature_0(trained, capsys, option):
     options = ["--prompt", "to", "--max-new-tokens", "20"]
     greedy = sample(capsys, trained, *options, "--temperature", "0")
     assert sample(capsys, trained, *options, *option) == greedy
@@ -192,6 +193,7 @@ def test_any_of_several_stop_strings_ends_the_text(trained, capsys):
     (["--temperature", "-1"], "--temperature -1.0 should be at least 0.0"),
     (["--top-k", "0"], "--top-k 0 should be at least 1"),
     (["--top-p", "2"], "--top-p 2.0 should be between 0 and 1"),
+    (["--min-p", "-1"], "--min-p -1.0 should be between 0 and 1"),
     (["--stop", ""], "a stop string is empty"),
     (["--checkpoint", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
 ])

@@ -111,11 +111,11 @@ def test_without_options_the_distribution_is_the_softmax():
 
 
 @given(random_logits, st.floats(0, 100), st.none() | st.integers(1, 20),
-       st.none() | st.floats(0, 1))
+       st.none() | st.floats(0, 1), st.none() | st.floats(0, 1))
 def test_the_result_is_a_distribution_that_keeps_the_most_likely_token(
-    logits, temperature, top_k, top_p
+    logits, temperature, top_k, top_p, min_p
 ):
-    probabilities = next_token_probabilities(logits, temperature, top_k, top_p)
+    probabilities = next_token_probabilities(logits, temperature, top_k, top_p, min_p)
     assert torch.all(probabilities >= 0)
     assert probabilities.sum().item() == pytest.approx(1, abs=1e-5)
     assert probabilities[logits.argmax()] == probabilities.max() > 0
@@ -147,7 +147,49 @@ def test_top_p_keeps_the_token_that_crosses_p(top_p, kept):
     assert (next_token_probabilities(LOGITS, top_p=top_p) > 0).tolist() == kept
 
 
-@pytest.mark.parametrize("options", [{"top_p": 0.6}, {"top_k": 2}], ids=str)
+@given(random_logits, st.floats(0, 1))
+def test_min_p_keeps_the_tokens_that_reach_this_share_of_the_largest_probability(logits, min_p):
+    probabilities = logits.double().softmax(-1)
+    smallest = min_p * probabilities.max()
+    # Where rounding decides, both results are correct.
+    assume(torch.all((probabilities - smallest).abs() > 1e-12 * smallest) or min_p == 1)
+    kept = next_token_probabilities(logits.double(), min_p=min_p) > 0
+    assert torch.equal(kept, (probabilities >= smallest) & (probabilities > 0))
+
+
+@pytest.mark.parametrize(("min_p", "kept"), [
+    (0.0, [True, True, True, True]),
+    (0.25, [True, True, True, True]),
+    (0.3, [False, True, False, True]),
+    (0.5, [False, True, False, True]),
+    (0.6, [False, True, False, False]),
+    (1.0, [False, True, False, False]),
+])
+def test_min_p_compares_with_the_largest_probability(min_p, kept):
+    probabilities = next_token_probabilities(LOGITS, min_p=min_p)
+    assert (probabilities > 0).tolist() == kept
+
+
+def test_min_p_finds_the_largest_probability_of_each_row():
+    logits = torch.stack([LOGITS, torch.zeros(4)])
+    probabilities = next_token_probabilities(logits, min_p=0.6)
+    assert probabilities.tolist() == [[0, 1, 0, 0], [0.25, 0.25, 0.25, 0.25]]
+
+
+def test_min_p_is_applied_after_temperature():
+    # At temperature 0.5 the probabilities are in the ratio 1 : 16 : 1 : 4.
+    kept = next_token_probabilities(LOGITS, temperature=0.5, min_p=0.2) > 0
+    assert kept.tolist() == [False, True, False, True]
+    assert next_token_probabilities(LOGITS, temperature=0, min_p=0.2).tolist() == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("options", [{"top_k": 3}, {"top_p": 0.8}], ids=str)
+def test_min_p_works_together_with_top_k_and_top_p(options):
+    expected = torch.tensor([0, 2 / 3, 0, 1 / 3])
+    assert_close(next_token_probabilities(LOGITS, **options, min_p=0.5), expected)
+
+
+@pytest.mark.parametrize("options", [{"top_p": 0.6}, {"top_k": 2}, {"min_p": 0.5}], ids=str)
 def test_the_kept_tokens_share_the_probability_in_proportion(options):
     expected = torch.tensor([0, 2 / 3, 0, 1 / 3])
     assert_close(next_token_probabilities(LOGITS, **options), expected)
@@ -190,6 +232,7 @@ def test_an_infinite_temperature_gives_the_uniform_distribution():
 
 @pytest.mark.parametrize("options", [
     {}, {"temperature": 5.0}, {"top_p": 0.5}, {"top_p": 1.0}, {"top_k": 1}, {"top_k": 9},
+    {"min_p": 0.5},
 ], ids=str)
 def test_a_token_of_probability_1_keeps_it(options):
     logits = torch.tensor([-torch.inf, 0.0, -torch.inf])
@@ -198,7 +241,7 @@ def test_a_token_of_probability_1_keeps_it(options):
 
 def test_the_logits_are_not_changed():
     logits = torch.tensor([1.0, 3.0, 2.0])
-    next_token_probabilities(logits, 0.5, top_k=1, top_p=0.5)
+    next_token_probabilities(logits, 0.5, top_k=1, top_p=0.5, min_p=0.5)
     assert logits.tolist() == [1, 3, 2]
 
 
@@ -210,6 +253,9 @@ def test_the_logits_are_not_changed():
     ({"top_p": -0.1}, "top_p=-0.1 should be between 0 and 1"),
     ({"top_p": 1.5}, "top_p=1.5 should be between 0 and 1"),
     ({"top_p": float("nan")}, "top_p=nan should be a finite number, or None"),
+    ({"min_p": -0.1}, "min_p=-0.1 should be between 0 and 1"),
+    ({"min_p": 1.5}, "min_p=1.5 should be between 0 and 1"),
+    ({"min_p": float("nan")}, "min_p=nan should be a finite number, or None"),
 ], ids=str)
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
@@ -454,6 +500,8 @@ def reachable_bytes(generator):
     ({"top_p": 1.0}, {}),
     ({"top_p": 0.0}, {"temperature": 0}),
     ({"top_k": 1}, {"temperature": 0}),
+    ({"min_p": 0.0}, {}),
+    ({"min_p": 1.0}, {"temperature": 0}),
     ({"temperature": 1e-30}, {"temperature": 0}),
 ], ids=str)
 def test_options_with_the_same_meaning_give_the_same_tokens(tiny, options, same_options):

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # the core of chapters 1 to 4 and 8, then the subpackages, which plug in from outside.
 HOUSE = """
     checks config tokenizer data bigram
-    kv_cache attention block model generate
+    kv_cache attention block model generate speculative
     checkpoint resume run_folder run train plot
 
     bpe.words bpe.simple bpe.fast bpe.exchange bpe.build bpe.__init__
@@ -27,7 +27,7 @@ HOUSE = """
     classroom.exercises.__init__ classroom.exercises._comparing classroom.exercises._checking
     classroom.exercises.bigram classroom.exercises.attention classroom.exercises.decoder_block
     classroom.exercises.full_gpt classroom.exercises.bpe classroom.exercises.time_weighting
-    classroom.exercises.context_rolling
+    classroom.exercises.context_rolling classroom.exercises.sampling
     classroom.notebook_source classroom.grading_process classroom.grade
 
     widgets.panel widgets.board widgets.explorer widgets.merges widgets.sampler widgets.viewers
@@ -36,7 +36,8 @@ HOUSE = """
     options __init__ __main__
 """.split()
 CORE = ["checks", "config", "tokenizer", "data", "bigram", "attention", "block", "model",
-        "kv_cache", "generate", "checkpoint", "resume", "run_folder", "run", "train"]
+        "kv_cache", "generate", "speculative", "checkpoint", "resume", "run_folder", "run",
+        "train"]
 # The top-level packages and files that the core must not need.
 LATER = {"bpe", "variants", "corpora", "classroom", "widgets", "plan"}
 FILE_COLUMNS, CELL_COLUMNS = 100, 88

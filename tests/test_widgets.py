@@ -168,7 +168,8 @@ def test_every_text_field_keeps_line_ends(all_widgets):
 def test_every_slider_is_linked_to_a_field_with_a_name(sampler):
     fields = [c for c in controls(sampler) if isinstance(c, W.BoundedFloatText)]
     sliders = [c for c in controls(sampler) if isinstance(c, W.FloatSlider)]
-    assert [field.description for field in fields] == ["Temperature", "Top-p (1: off)"]
+    names = ["Temperature", "Top-p (1: off)", "Min-p (0: off)"]
+    assert [field.description for field in fields] == names
     fields[0].value = 0.35
     assert sliders[0].value == 0.35
     sliders[0].value = 99
@@ -266,17 +267,17 @@ def test_ids_are_on_the_device_of_the_model(tiny):
 
 def test_the_sampler_writes_the_text_of_generate_text(sampler, models):
     sampler.temperature.value, sampler.top_k.value = 0.9, 7
-    sampler.top_p.value, sampler.seed.value = 0.95, 3
+    sampler.top_p.value, sampler.min_p.value, sampler.seed.value = 0.95, 0.05, 3
     sampler.sample.click()
-    options = {"temperature": 0.9, "top_k": 7, "top_p": 0.95, "seed": 3}
+    options = {"temperature": 0.9, "top_k": 7, "top_p": 0.95, "min_p": 0.05, "seed": 3}
     assert sampled_text(sampler) == generate_text(*models["first"], "abc", 12, **options)
     assert "sample 1 done: 12 pieces" in sampler.status.value
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("temperature", 0.0), ("top_k", 1), ("top_p", 0.0), ("seed", 9), ("prompt", "h"),
-     ("length", 5), ("model", "second")],
+    [("temperature", 0.0), ("top_k", 1), ("top_p", 0.0), ("min_p", 1.0), ("seed", 9),
+     ("prompt", "h"), ("length", 5), ("model", "second")],
 )
 def test_each_control_changes_the_sample(sampler, name, value):
     sampler.sample.click()
@@ -288,7 +289,8 @@ def test_each_control_changes_the_sample(sampler, name, value):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("temperature", 0.3), ("top_k", 2), ("top_p", 0.4), ("prompt", "h"), ("model", "second")],
+    [("temperature", 0.3), ("top_k", 2), ("top_p", 0.4), ("min_p", 0.4), ("prompt", "h"),
+     ("model", "second")],
 )
 def test_each_control_of_the_distribution_redraws_the_bars(sampler, name, value):
     before = sampler.drawing.value
@@ -305,6 +307,14 @@ def test_bars_show_the_distribution_before_and_after_each_control(sampler):
     assert temperature[0] < plain[0]
     assert [p > 0 for p in top_k] == [True] * 4 + [False] * 6
     assert 1 <= sum(p > 0 for p in top_p) < 4 and sum(top_p) == pytest.approx(1)
+
+
+def test_min_p_has_bars_of_its_own_if_it_is_on(sampler):
+    assert len(sampler.picture()[0].axes) == 4
+    sampler.min_p.value = 0.5
+    figure, text = sampler.picture()
+    bars = [bar.get_width() for bar in figure.axes[4].patches]
+    assert bars == [p if p >= 0.5 * bars[0] else 0 for p in bars] and "min-p 0.50" in text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The sampler: what temperature, top-k and top-p change in the next token and in a whole text."""
+"""The sampler: what temperature, top-k, top-p and min-p change in a token and in a whole text."""
 
 import asyncio
 import codecs
@@ -52,7 +52,7 @@ def stream_pieces(
     A piece can consist of several tokens. Its probability is the product of theirs.
 
     Args:
-        controls: temperature, top_k and top_p, as in `next_token_probabilities`.
+        controls: temperature, top_k, top_p and min_p, as in `next_token_probabilities`.
     """
     windows = Windows(model, encode(model, tokenizer, prompt)[None], max_new_tokens)
     generator = np.random.default_rng(seed)
@@ -107,7 +107,7 @@ class Sampler(Panel):
     """Choose a model and a prompt, and watch the model continue it.
 
     Bars below the text show the distribution of the next token: as the model computes it, then
-    after temperature, after top-k and after top-p.
+    after temperature, after top-k and after top-p. If min-p is on, it has bars of its own.
 
     Args:
         models: paths of checkpoints by name, or (model, tokenizer) by name. None means all
@@ -127,6 +127,7 @@ class Sampler(Panel):
         self.temperature, temperature_row = number_field("Temperature", 1.0, 0.0, 2.0, 0.05)
         self.top_k, top_k_row = number_field("Top-k (0: off)", 0, 0, 50)
         self.top_p, top_p_row = number_field("Top-p (1: off)", 1.0, 0.0, 1.0, 0.05)
+        self.min_p, min_p_row = number_field("Min-p (0: off)", 0.0, 0.0, 1.0, 0.05)
         self.length = W.BoundedIntText(length, min=1, max=500, description="Length in tokens")
         self.seed = W.BoundedIntText(1, min=0, max=10 ** 9, description="Seed")
         self.length.style = self.seed.style = FULL_NAME
@@ -136,14 +137,14 @@ class Sampler(Panel):
         self.n_samples = 0
         self.drawn_logits = None
         super().__init__(
-            self.model, self.prompt, temperature_row, top_k_row, top_p_row,
+            self.model, self.prompt, temperature_row, top_k_row, top_p_row, min_p_row,
             W.HBox([self.length, self.seed, self.stop_string]),
             W.HBox([self.sample, self.stop]), self.text,
         )
         self.model.observe(self.change_default_prompt, names="value")
         self.change_default_prompt()
         self.redraw_on_change(
-            self.model, self.prompt, self.temperature, self.top_k, self.top_p
+            self.model, self.prompt, self.temperature, self.top_k, self.top_p, self.min_p
         )
 
     def change_default_prompt(self, change=None) -> None:
@@ -164,6 +165,7 @@ class Sampler(Panel):
             "temperature": self.temperature.value,
             "top_k": self.top_k.value or None,
             "top_p": self.top_p.value,
+            "min_p": self.min_p.value or None,
         }
 
     def stream(
@@ -235,16 +237,21 @@ def next_logits(model: nn.Module, tokenizer: Tokenizer, prompt: str) -> Tensor:
     return Windows(model, idx[None], 1).next_logits()[0].cpu()
 
 
-def sampling_steps(temperature: float, top_k: int | None, top_p: float) -> dict[str, dict]:
+def sampling_steps(
+    temperature: float, top_k: int | None, top_p: float, min_p: float | None = None
+) -> dict[str, dict]:
     """Return the arguments of `next_token_probabilities` after each control, by a title."""
     top_k_title = f"top-k {top_k}" if top_k else "top-k off"
     top_p_title = f"top-p {top_p:.2f}" if top_p < 1 else "top-p off"
-    return {
+    steps = {
         "the model": {"temperature": 1.0},
         f"temperature {temperature:.2f}": {"temperature": temperature},
         top_k_title: {"temperature": temperature, "top_k": top_k},
         top_p_title: {"temperature": temperature, "top_k": top_k, "top_p": top_p},
     }
+    if min_p:
+        steps[f"min-p {min_p:.2f}"] = steps[top_p_title] | {"min_p": min_p}
+    return steps
 
 
 def draw_bars(axes: Axes, probabilities: list[float], title: str) -> None:

@@ -15,6 +15,7 @@ NUMBERS = {
     "bpe": "05",
     "time_weighting": "06",
     "context_rolling": "07",
+    "sampling": "08",
 }
 SOLUTION = re.compile(
     r"<details>\s*<summary>\s*Solution\s*</summary>(.*?)</details>", re.DOTALL

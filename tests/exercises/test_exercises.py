@@ -12,6 +12,7 @@ import answers_bpe
 import answers_context_rolling
 import answers_decoder_block
 import answers_full_gpt
+import answers_sampling
 import answers_time_weighting
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from gptlib.classroom.exercises import (
     context_rolling,
     decoder_block,
     full_gpt,
+    sampling,
     time_weighting,
 )
 from gptlib.classroom.exercises._comparing import Wrong, agree, close, compare
@@ -40,6 +42,7 @@ ANSWERS = {
     bpe: answers_bpe,
     time_weighting: answers_time_weighting,
     context_rolling: answers_context_rolling,
+    sampling: answers_sampling,
 }
 CHAPTERS = {module.__name__.rpartition(".")[2]: module for module in ANSWERS}
 EXERCISES = {
