@@ -34,10 +34,10 @@ measure: $(READY)
 sweep: $(READY)
 	$(PY) tools/sweep.py $(GRID)
 
-#: make train PRESET=…     run chapter 4 as one of the systems in notebooks/params, such as nanogpt; goes on where it stopped
+#: make train PRESET=…     run notebooks/train.ipynb as one of the systems in notebooks/params, such as nanogpt; goes on where it stopped
 train: $(READY)
 	mkdir -p runs
-	.venv/bin/papermill --cwd notebooks notebooks/04_full_gpt.ipynb runs/$(PRESET).ipynb -f notebooks/params/$(PRESET).yaml
+	.venv/bin/papermill --cwd notebooks notebooks/train.ipynb runs/$(PRESET).ipynb -f notebooks/params/$(PRESET).yaml
 
 #: make lab               JupyterLab, open on chapter 1
 lab: $(READY)

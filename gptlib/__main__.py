@@ -39,7 +39,7 @@ from gptlib.variants.build import load_model, make_model
 from gptlib.variants.config import VariantConfig
 from gptlib.variants.quantize import int8_copy
 
-# Presets also hold these settings of chapter 4, which the command line does not have.
+# Presets also hold these settings of notebooks/train.ipynb. The command line does not have them.
 CHAPTER_SETTINGS = ("published", "prompt", "sample_tokens")
 
 # The help of an option is the name of its config class, unless it is listed here.

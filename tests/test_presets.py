@@ -27,7 +27,7 @@ each_preset = pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 
 
 def configs(preset):
-    """Return the configs of a preset, checked as chapter 4 checks its parameters."""
+    """Return the configs of a preset, checked as train.ipynb checks its parameters."""
     vocab_size = LowercaseTokenizer().vocab_size if preset.get("tokenizer") == "lowercase" else 65
     settings = DEFAULTS | preset | {"vocab_size": vocab_size}
     check_parameters(settings, VariantConfig, TrainConfig, vocab_size=int, corpus=str,
