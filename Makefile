@@ -38,11 +38,11 @@ sweep: $(READY)
 	$(PY) tools/sweep.py "$$GRID"
 
 PRESETS = $(filter-out smoke sweep%,$(basename $(notdir $(sort $(wildcard notebooks/params/*.yaml)))))
-#: make train PRESET=…     run chapter 4 as one of the systems in notebooks/params, such as nanogpt; goes on where it stopped
+#: make train PRESET=…     run notebooks/train.ipynb as one of the systems in notebooks/params, such as nanogpt; goes on where it stopped
 train: $(READY)
 	@test -f "notebooks/params/$$PRESET.yaml" || { echo "make train: PRESET='$$PRESET' is unknown. Known:" $(PRESETS) >&2; exit 1; }
 	mkdir -p runs
-	$(PY) -m papermill -k python3 -l python --cwd notebooks notebooks/04_full_gpt.ipynb "runs/$$PRESET.ipynb" -f "notebooks/params/$$PRESET.yaml"
+	$(PY) -m papermill -k python3 -l python --cwd notebooks notebooks/train.ipynb "runs/$$PRESET.ipynb" -f "notebooks/params/$$PRESET.yaml"
 
 #: make lab               JupyterLab, open on your own copy of chapter 1, in my_notebooks
 lab: $(READY)

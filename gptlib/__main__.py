@@ -45,7 +45,7 @@ from gptlib.variants.quantize import int8_copy
 
 COMMANDS = ("train", "plan", "generate", "grade")
 
-# Presets also hold these settings of chapter 4, which the command line does not have.
+# Presets also hold these settings of notebooks/train.ipynb. The command line does not have them.
 CHAPTER_SETTINGS = ("published", "prompt", "sample_tokens")
 
 # What presets hold in addition to the fields of the configs.

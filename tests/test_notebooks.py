@@ -17,7 +17,7 @@ from gptlib.variants.config import VariantConfig
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-CHAPTER_4 = ROOT / "notebooks/04_full_gpt.ipynb"
+TRAIN = ROOT / "notebooks/train.ipynb"
 SMOKE = yaml.safe_load((ROOT / "notebooks/params/smoke.yaml").read_text(encoding="utf-8"))
 MACHINE_PATH = re.compile(
     r"/(?:home|root|tmp|work|Users|private)/|\b[A-Z]:\\+(?:Users|Temp|Windows)")
@@ -25,6 +25,8 @@ MACHINE_PATH = re.compile(
 BAD_PICTURE = re.compile(
     r"!\[\s*\]\(|!\[[^\]]*\]\(https?:|<img[^>]+src=.https?:|<img(?![^>]*alt=)")
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+# train.ipynb follows the conventions of the chapters, and has no exercises.
+each_page = pytest.mark.parametrize("path", [*CHAPTERS, TRAIN], ids=lambda path: path.stem)
 
 
 def read(path):
@@ -60,7 +62,7 @@ def execute(path, folder, **values):
 # Conventions --------------------------------------------------------------------------------------
 
 
-@each_chapter
+@each_page
 def test_a_notebook_is_valid_and_was_executed_from_top_to_bottom(path):
     notebook = read(path)
     nbformat.validate(notebook)
@@ -72,7 +74,7 @@ def test_a_notebook_is_valid_and_was_executed_from_top_to_bottom(path):
     assert counts == list(range(1, len(counts) + 1))
 
 
-@each_chapter
+@each_page
 def test_outputs_hold_no_error_no_stderr_and_no_path_of_a_machine(path):
     for cell in read(path).cells:
         outputs = cell.get("outputs", [])
@@ -81,7 +83,7 @@ def test_outputs_hold_no_error_no_stderr_and_no_path_of_a_machine(path):
         assert not MACHINE_PATH.search(cell.source + json.dumps(outputs)), cell.id
 
 
-@each_chapter
+@each_page
 def test_every_picture_has_an_alt_text_and_none_is_on_another_site(path):
     for cell in read(path).cells:
         for output in cell.get("outputs", []):
@@ -91,7 +93,7 @@ def test_every_picture_has_an_alt_text_and_none_is_on_another_site(path):
         assert not BAD_PICTURE.search(cell.source), cell.id
 
 
-@each_chapter
+@each_page
 def test_papermill_finds_every_parameter_and_the_next_cell_checks_them(path):
     notebook = read(path)
     declared = set(parameters(notebook))
@@ -108,20 +110,28 @@ def test_at_least_three_cells_are_checked_by_nbval_and_have_an_output(path):
     assert all(cell.outputs for cell in checked)
 
 
+def test_the_train_page_has_every_option_of_the_library_with_its_default():
+    declared = parameters(read(TRAIN))
+    defaults = defaults_of(VariantConfig, TrainConfig)
+    assert {name: declared[name] for name in defaults} == defaults
+
+
 def test_chapter_4_has_the_defaults_of_the_library():
-    declared = parameters(read(CHAPTER_4))
-    core = defaults_of(GPTConfig, TrainConfig)
-    assert core.keys() <= declared.keys()
-    # The chapter need not name every option of later chapters.
-    defaults = core | defaults_of(VariantConfig)
+    declared = parameters(read(ROOT / "notebooks/04_full_gpt.ipynb"))
+    defaults = defaults_of(GPTConfig, TrainConfig)
     shared = declared.keys() & defaults.keys()
+    assert {"n_layer", "dropout", "max_steps", "learning_rate"} <= shared
     assert {name: declared[name] for name in shared} == {name: defaults[name] for name in shared}
+
+
+def test_the_train_page_has_at_most_20_cells():
+    assert len(read(TRAIN).cells) <= 20
 
 
 # Executions ---------------------------------------------------------------------------------------
 
 
-@each_chapter
+@each_page
 @pytest.mark.slow
 def test_a_chapter_runs_with_its_smoke_parameters_and_writes_results(path, tmp_path):
     execute(path, tmp_path, **SMOKE[path.stem] | {"out_dir": str(tmp_path / path.stem)})
@@ -134,10 +144,10 @@ def test_a_chapter_runs_with_its_smoke_parameters_and_writes_results(path, tmp_p
 
 
 @pytest.mark.slow
-def test_chapter_4_writes_checkpoints_metrics_and_a_sample(tmp_path):
+def test_the_train_page_writes_checkpoints_metrics_and_a_sample(tmp_path):
     out = tmp_path / "run"
     text = "text:" + "to be or not to be, that is the question. " * 100
-    execute(CHAPTER_4, tmp_path, **SMOKE["04_full_gpt"] | {
+    execute(TRAIN, tmp_path, **SMOKE["train"] | {
         "corpus": text, "prompt": "to be", "sample_tokens": 40, "tokenizer": "lowercase",
         "tie_weights": True, "position": "none", "bias": True, "dropout": 0.1,
         "out_dir": str(out)})
@@ -156,10 +166,10 @@ def test_chapter_4_writes_checkpoints_metrics_and_a_sample(tmp_path):
     ({"corpus": "text:too short"}, "windows of block_size=16 need at least 17"),
     ({"prompt": "∞"}, "character '∞' (U+221E)"),
 ], ids=str)
-def test_a_wrong_parameter_stops_chapter_4_before_training(wrong, expected, tmp_path):
-    values = SMOKE["04_full_gpt"] | {"out_dir": str(tmp_path / "run")} | wrong
+def test_a_wrong_parameter_stops_the_train_page_before_training(wrong, expected, tmp_path):
+    values = SMOKE["train"] | {"out_dir": str(tmp_path / "run")} | wrong
     with pytest.raises(papermill.PapermillExecutionError) as stopped:
-        execute(CHAPTER_4, tmp_path, **values)
+        execute(TRAIN, tmp_path, **values)
     assert expected in stopped.value.evalue
     assert not (tmp_path / "run").exists()
 
@@ -169,9 +179,9 @@ def test_a_wrong_parameter_stops_chapter_4_before_training(wrong, expected, tmp_
     {"memory": "mean", "block_size": 32, "window": 8},
     {"attention": "time_weighted", "token_shift": True},
 ], ids=["rolling", "time-weighted"])
-def test_chapter_4_can_train_the_models_of_later_chapters(variant, tmp_path):
-    values = SMOKE["04_full_gpt"] | {"out_dir": str(tmp_path / "run")} | variant
-    execute(CHAPTER_4, tmp_path, **values)
+def test_the_train_page_can_train_the_models_of_later_chapters(variant, tmp_path):
+    values = SMOKE["train"] | {"out_dir": str(tmp_path / "run")} | variant
+    execute(TRAIN, tmp_path, **values)
     header = json.loads((tmp_path / "run/best.json").read_text(encoding="utf-8"))
     assert variant.items() <= header["config"].items()
 
@@ -192,3 +202,14 @@ def test_a_text_of_one_repeated_character_has_too_few_words_for_bpe(name, tmp_pa
         execute(ROOT / f"notebooks/{name}.ipynb", tmp_path, **values)
     assert "vocab_size=300 is too large for this text" in stopped.value.evalue
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_train_page_compares_with_a_published_result_and_with_the_floor(tmp_path):
+    values = SMOKE["train"] | {"out_dir": str(tmp_path / "run"), "corpus": "theatre1",
+                               "max_steps": 2, "published": {"val_loss": 1.5}}
+    execute(TRAIN, tmp_path, **values)
+    printed = (tmp_path / TRAIN.name).read_text(encoding="utf-8")
+    assert "published: val_loss 1.5" in printed and "200 random batches" in printed
+    row = json.loads((tmp_path / "run/result-GPT.json").read_text(encoding="utf-8"))
+    assert row["published"] == {"val_loss": 1.5} and sum(row["floor_gap"].values()) > 0

@@ -27,7 +27,7 @@ each_preset = pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 
 
 def configs(preset):
-    """Return the configs of a preset, checked as chapter 4 checks its parameters."""
+    """Return the configs of a preset, checked as train.ipynb checks its parameters."""
     vocab_size = LowercaseTokenizer().vocab_size if preset.get("tokenizer") == "lowercase" else 65
     settings = DEFAULTS | preset | {"vocab_size": vocab_size}
     check_parameters(settings, VariantConfig, TrainConfig, vocab_size=int, corpus=str,
@@ -85,6 +85,19 @@ def test_the_full_model_has_the_published_number_of_parameters(preset):
         assert table["total"] + norms + symbol == published
     elif published:
         assert table["total"] == published
+
+
+def test_the_page_of_published_models_has_the_counted_numbers():
+    page = (PARAMS.parents[1] / "docs/published_models.md").read_text(encoding="utf-8")
+    for preset in PRESETS.values():
+        if published := preset["published"].get("parameters"):
+            assert f"{published:,}" in page
+    config = VariantConfig(65, block_size=256, n_layer=6, n_head=6, n_embd=384)
+    for vocab_size in (65, 33_278):
+        with torch.device("meta"):
+            model = make_model(replace(config, vocab_size=vocab_size))
+        assert f"{model.parameter_table()['total']:,}" in page
+    assert f"{5000 * 64 * 256:,} bytes" in page and f"{1e9 / 1024 ** 2:.2f} MiB" in page
 
 
 def test_picogpt_reads_ten_windows_of_128_tokens_each_with_one_context_vector():

@@ -19,6 +19,7 @@ import scripts
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 EXECUTED = [path for path in CHAPTERS if "image/png" in path.read_text(encoding="utf-8")]
+OTHER_NOTEBOOKS = [ROOT / "notebooks/train.ipynb", ROOT / "notebooks/playground.ipynb"]
 MINUTES = json.loads((ROOT / "docs/teaching/minutes.json").read_text(encoding="utf-8"))
 # A row of a table in docs/teaching/chapters.md: | misconception | `exercise` | *verdict* |
 QUOTED = re.compile(r"^\| .+? \| `(\w+)` \| \*(.+)\* \|$", re.MULTILINE)
@@ -92,6 +93,14 @@ def test_a_chapters_notebook_can_be_downloaded(site, path):
     assert f"../_sources/chapters/{path.name}" in page.links
 
 
+@pytest.mark.parametrize("path", OTHER_NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_pages_beside_the_chapters_are_shown_and_stand_in_the_menu(site, path):
+    pages, _ = site
+    page = pages[f"chapters/{path.stem}.html"]
+    assert [picture for picture in page.pictures if "_images" in picture["src"]]
+    assert f"chapters/{path.stem}.html" in pages["index.html"].links
+
+
 def test_no_page_loads_a_file_from_another_site(site):
     pages, _ = site
     for name, page in pages.items():
@@ -104,7 +113,7 @@ def test_every_picture_has_its_alt_text(site):
     pages, _ = site
     pictures = [(name, picture) for name, page in pages.items() for picture in page.pictures]
     assert len(pictures) > 30
-    notebooks = [*EXECUTED, ROOT / "notebooks/playground.ipynb"]
+    notebooks = [*EXECUTED, *OTHER_NOTEBOOKS]
     texts = {output["metadata"]["image/png"]["alt"]
              for path in notebooks for output in png_outputs(path)}
     for name, picture in pictures:

@@ -262,7 +262,7 @@ def kill_while_seed_4_is_open(path):
     ({"notebook": "04_ful_gpt"}, "no notebook '04_ful_gpt': did you mean '04_full_gpt'?"),
     ({"notebook": "missing.ipynb"}, "no notebook 'missing.ipynb'"),
     ({"notebook": 4},
-     "notebook should be a notebook's name, such as 04_full_gpt, or a list of them, not 4"),
+     "notebook should be a notebook's name, such as train, or a list of them, not 4"),
     ({"seeds": 3}, "seeds should be a list, such as [1, 2, 3], not 3"),
     ({"seeds": []}, "seeds should be a list"),
     ({"seeds": [1, 1]}, "tiny with seed=1 is asked for twice"),

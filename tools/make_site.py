@@ -26,6 +26,8 @@ DOCTREES = ROOT / "build/site-doctrees"
 # The front page shows one picture of each chapter: the one whose alt text begins like this, or else
 # the picture with the most bytes.
 COVERS = {"01_bigram": "Heat map"}
+# The notebooks that are no chapters.
+OTHER_PAGES = ["train", "playground"]
 
 
 def main() -> int:
@@ -129,8 +131,9 @@ def all_chapters() -> tuple[list[Chapter], list[Chapter]]:
 
 
 def write_chapters(source: Path, chapters: list[Chapter], unready: list[Chapter]) -> None:
-    """Copy the chapters and the playground, and write the covers."""
-    for path in [*(chapter.path for chapter in chapters), ROOT / "notebooks/playground.ipynb"]:
+    """Copy the chapters and the other pages, and write the covers."""
+    others = [ROOT / f"notebooks/{name}.ipynb" for name in OTHER_PAGES]
+    for path in [*(chapter.path for chapter in chapters), *others]:
         write(source / "chapters" / path.name, without_links(read(path), unready))
     for chapter in chapters:
         (source / f"covers/{chapter.name}.png").write_bytes(chapter.cover[0])
@@ -146,7 +149,7 @@ def without_links(notebook: str, chapters: list[Chapter]) -> str:
 def write_front_page(source: Path, chapters: list[Chapter]) -> None:
     """Fill the front page with the cards and the list of pages. Copy the course map beside it."""
     shutil.copyfile(ROOT / "figures/course_map.png", source / "course_map.png")
-    names = [*(chapter.name for chapter in chapters), "playground"]
+    names = [*(chapter.name for chapter in chapters), *OTHER_PAGES]
     fill(source / "index.md", cards="\n".join(chapter.card() for chapter in chapters),
          chapters="\n".join(f"chapters/{name}" for name in names))
 

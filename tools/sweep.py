@@ -37,7 +37,7 @@ else:
 QUIET = ["--IPKernelApp.log_level=40"]
 # The keys of a grid: (type, how an error message describes it)
 KEYS = {
-    "notebook": (str | list, "a notebook's name, such as 04_full_gpt, or a list of them"),
+    "notebook": (str | list, "a notebook's name, such as train, or a list of them"),
     "parameters": (dict, "names with values"),
     "sweep": (dict, "names with lists of values"),
     "seeds": (list, "a list, such as [1, 2, 3]"),
