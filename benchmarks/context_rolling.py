@@ -219,7 +219,7 @@ def stored_result(run: tuple, number: str) -> dict:
         result = EXPERIMENTS[experiment](*arguments)
         result["cpu_seconds"] = round(time.process_time() - start, 1)
         STORED.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(result).encode("utf-8"))
+        write_atomically({path: json.dumps(result).encode("utf-8")})
         print(f"{number}: {experiment} {arguments}: {result['cpu_seconds']} s", flush=True)
     return json.loads(path.read_text(encoding="utf-8"))
 

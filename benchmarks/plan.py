@@ -167,7 +167,7 @@ def run_shape(shape: str, corpus: str, **settings) -> dict:
     model_config, train_config = SHAPES[shape]
     train_ids, val_ids = splits(corpus)
     with tempfile.TemporaryDirectory() as folder:
-        warm_up(model_config, train_config, train_ids, val_ids, folder)
+        warm_up(model_config, train_config, train_ids, val_ids, f"{folder}/warm-up")
         gc.collect()
         held_before = psutil.Process().memory_info().rss
         torch.manual_seed(train_config.seed)

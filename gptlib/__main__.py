@@ -32,6 +32,7 @@ from gptlib.generate import stream_text
 from gptlib.plan import calibrate, plan_run
 from gptlib.plot import new_figure, plot_loss
 from gptlib.run import TrainResult
+from gptlib.run_folder import RESUME
 from gptlib.tokenizer import Tokenizer
 from gptlib.train import evaluate, train
 from gptlib.variants.build import load_model, make_model
@@ -210,8 +211,9 @@ def add_training_options(parser: ArgumentParser) -> None:
     add("--vocab-size", type=int, default=512,
         help="of the bpe tokenizer, which learns it from the training split")
     add("--out", type=Path, default=Path("runs/gpt"), help="the folder for metrics and checkpoints")
-    add("--resume", default="never", choices=("never", "auto"),
-        help="auto: continue from the last checkpoint in --out")
+    add("--resume", default="never", choices=RESUME,
+        help="what to do if --out holds a run. auto: continue it; restart: move it to OUT/earlier "
+             "and begin again; never: do not train")
     core = fields(GPTConfig)
     variants = [f for f in fields(VariantConfig) if f not in core]
     add_config_options(parser, GPTConfig, core)

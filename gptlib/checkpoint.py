@@ -10,11 +10,16 @@ it.
 
 The file is first written under another name and then renamed. Therefore there is always either the
 complete old file or the complete new one. `gptlib.variants.build.load_model` builds the model too.
+
+A checkpoint may come from a stranger. Nothing in it is used as a path, and no error shows what
+another file contains.
 """
 
 import json
 import os
 import re
+import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -25,6 +30,19 @@ from torch import Tensor, nn
 from gptlib.tokenizer import Tokenizer
 
 OPTIMIZER = "optimizer."        # the names of the optimizer's tensors begin with this
+
+# The type of each entry of a header.
+HEADER_TYPES = {
+    "model": str,
+    "config": dict,
+    "tokenizer": dict | None,
+    "optimizer": str | None,
+    "about": dict,
+}
+# Two models that differ only in these options compute the same from the same weights.
+TRAINING_OPTIONS = ("dropout", "init", "detach")
+# The options of a plain GPT that only variants have in their config.
+PLAIN = {"attention": "plain", "token_shift": False, "memory": "attention"}
 
 
 class CheckpointError(ValueError):
@@ -45,9 +63,12 @@ def save_checkpoint(
         about: anything else that JSON can hold: the step, metrics, the training config.
 
     Raises:
-        CheckpointError: the file cannot be written. An older file at `path` is not changed.
+        CheckpointError: the file cannot be written, or `about` is not JSON. An older file at `path`
+            is not changed.
     """
     path = Path(path)
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"path={str(path)!r} should end in .safetensors")
     model = getattr(model, "_orig_mod", model)          # the model inside torch.compile's wrapper
     header = {
         "model": type(model).__name__,
@@ -65,11 +86,18 @@ def save_checkpoint(
         for number, state in optimizer.state_dict()["state"].items():
             for name, value in state.items():
                 tensors[f"{OPTIMIZER}{number}.{name}"] = value
-    readable = json.dumps(header, indent=1, ensure_ascii=False)
+    try:
+        readable = json.dumps(header, indent=1, ensure_ascii=False).encode("utf-8")
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: what it should hold is not JSON ({error})") from None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, save(tensors, {"gptlib": json.dumps(header)}))
-        write_atomically(path.with_suffix(".json"), readable.encode("utf-8"))
+        # If a kill comes between the two, the weights are the older file. Then a resumed run writes
+        # both again.
+        write_atomically({
+            path.with_suffix(".json"): readable,
+            path: save(tensors, {"gptlib": json.dumps(header)}),
+        })
     except OSError as error:
         raise CheckpointError(
             f"{path} could not be written ({error.strerror or error}); an earlier checkpoint there "
@@ -92,10 +120,19 @@ def read_header(path: str | Path) -> dict:
             has_state = any(name.startswith(OPTIMIZER) for name in file.keys())
         if not {"model", "config", "tokenizer", "about"} <= header.keys():
             raise KeyError("about")
-    except (SafetensorError, TypeError, KeyError, AttributeError, ValueError, OSError) as error:
+    except (SafetensorError, TypeError, KeyError, AttributeError, ValueError, OSError,
+            RecursionError) as error:
         raise CheckpointError(
             f"{path} is not a whole checkpoint of this library ({type(error).__name__})"
         ) from None
+    for name, value in header.items():
+        kind = HEADER_TYPES.get(name, object)
+        if not isinstance(value, kind):
+            expected = getattr(kind, "__name__", kind)
+            raise CheckpointError(
+                f"{path} is not a checkpoint of this library: its {name} is "
+                f"{type(value).__name__}, and should be {expected}"
+            )
     return translate_header(header, has_state)
 
 
@@ -106,22 +143,45 @@ def load_weights(path: str | Path, model: nn.Module) -> None:
         CheckpointError: the file is damaged, or its weights do not fit. The model is not changed.
     """
     path = resolve_path(path)
-    header = read_header(path)
-    weights = {
+    check_fit(path, model)
+    model.load_state_dict({
         translate_name(name): tensor
         for name, tensor in read_tensors(path).items()
         if not name.startswith(OPTIMIZER)
+    })
+
+
+def check_fit(path: str | Path, model: nn.Module) -> None:
+    """Raise a CheckpointError unless the weights of a checkpoint fit `model`.
+
+    The weights are not read, only their shapes. The model may be on the device "meta".
+    """
+    header = read_header(path)
+    stored = {
+        translate_name(name): shape
+        for name, shape in read_shapes(path).items()
+        if not name.startswith(OPTIMIZER)
     }
-    stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name in {**expected, **stored}:
-        if expected.get(name) != stored.get(name):
-            raise CheckpointError(
-                f"{path} holds a {header['model']} with config {header['config']}, which does not "
-                f"fit the model given: {name} is {stored.get(name, 'missing')} in the file and "
-                f"{expected.get(name, 'missing')} in the model"
-            )
-    model.load_state_dict(weights)
+    differences = [
+        f"{name} is {stored.get(name, 'missing')} in the file and "
+        f"{expected.get(name, 'missing')} in the model"
+        for name in {**expected, **stored}
+        if expected.get(name) != stored.get(name)
+    ]
+    # Two models can have weights of the same shapes and still compute different things.
+    config = PLAIN | (model.config_dict() if hasattr(model, "config_dict") else {})
+    saved_config = PLAIN | header["config"]
+    differences += [
+        f"{name} is {saved_config[name]!r} in the file and {config[name]!r} in the model"
+        for name in config
+        if name in saved_config and name not in TRAINING_OPTIONS
+        and config[name] != saved_config[name]
+    ]
+    if differences:
+        raise CheckpointError(
+            f"{path} holds a {header['model']} that does not fit the model given: {differences[0]}"
+        )
 
 
 def load_optimizer(path: str | Path, optimizer: torch.optim.Optimizer) -> None:
@@ -163,6 +223,12 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         ) from None
 
 
+def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all tensors of a checkpoint by name, without reading the tensors."""
+    with safe_open(path, framework="pt") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+
+
 def resolve_path(path: str | Path) -> Path:
     """Return the path of a checkpoint. For the folder of a run, this is its best checkpoint."""
     path = Path(path)
@@ -176,18 +242,26 @@ def resolve_path(path: str | Path) -> Path:
     return path
 
 
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write `content` to a temporary file beside `path`, then rename it to `path`."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial")
+def write_atomically(contents: Mapping[Path, bytes]) -> None:
+    """Write some files of one folder, given as {path: content}.
+
+    First everything is written to temporary files beside them. Then these are renamed in the order
+    given. An error leaves all files as they were.
+    """
+    # The names are new ones. So two writers of the same path do not disturb each other.
+    temporary = {path: path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+                 for path in contents}
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())         # the content must be on the disk before the new name
-        os.replace(temporary, path)
+        for path, content in contents.items():
+            with open(temporary[path], "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())     # the content must be on the disk before the new name
+        for path in contents:
+            os.replace(temporary[path], path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for name in temporary.values():
+            name.unlink(missing_ok=True)
         raise
 
 

@@ -100,8 +100,8 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, iden
     about = read_header(path)["about"]
     if "run" not in about:
         raise CheckpointError(
-            f"{path} was not saved by train(), so no run can be resumed from it. Take another "
-            "out_dir, or resume='never' to start over"
+            f"{path} was not saved by train(), so no run can be resumed from it: name another "
+            "folder, or set resume to 'restart'"
         )
     saved = about["run"]
     different = [
@@ -111,8 +111,8 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, iden
     ]
     if different:
         raise ConfigError(
-            f"{path} cannot be resumed: {'; '.join(different)}. Take another out_dir, or "
-            "resume='never' to start over"
+            f"{path} cannot be resumed, because {', '.join(different)}: name another folder, or "
+            "set resume to 'restart' (the earlier run is then moved, not overwritten)"
         )
     load_optimizer(path, optimizer)
     load_weights(path, model)

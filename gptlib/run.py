@@ -1,11 +1,11 @@
 """The state of a training run: what it has done and measured, and the files that it writes.
 
 The loop itself is `gptlib.train.train`. This file has the parts of a run that are not about
-learning: the folder, the history, the progress bar, the device, and several processes.
+learning: the checkpoints, the history, the progress bar, the device, and several processes.
 """
 
-import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from gptlib.checkpoint import CheckpointError, save_checkpoint, write_atomically
+from gptlib.checkpoint import save_checkpoint
 from gptlib.config import ConfigError, TrainConfig
 from gptlib.resume import restore
+from gptlib.run_folder import RunFolder
 from gptlib.tokenizer import Tokenizer
 
 
@@ -47,12 +48,12 @@ class TrainResult:
 
 
 class Run:
-    """One training run.
+    """One training run. `with run:` opens its folder, and closes it at the end.
 
     Args:
         identity: what must be the same when the run is resumed (see `gptlib.resume.identity`).
         tokens_per_step: the number of tokens in a batch.
-        out_dir, tokenizer, on_eval, progress: see `gptlib.train.train`.
+        out_dir, tokenizer, resume, on_eval, progress: see `gptlib.train.train`.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Run:
         tokens_per_step: int,
         out_dir: str | Path | None,
         tokenizer: Tokenizer | None,
+        resume: str,
         on_eval: Callable[[dict], None] | None,
         progress: bool,
     ):
@@ -74,7 +76,7 @@ class Run:
         # Only the first process writes and prints.
         self.rank, self.n_processes = process_rank(config)
         first = self.rank == 0
-        self.folder = Path(out_dir) if out_dir else None
+        self.folder = RunFolder(out_dir, resume) if out_dir is not None else None
         self.writes = first and self.folder is not None
         self.progress = first and progress
         self.on_eval = on_eval if first else None
@@ -88,36 +90,56 @@ class Run:
         self.saved_step = None          # the step of the last checkpoint
         self.bar = None
 
-    @property
-    def evaluation_due(self) -> bool:
-        """Whether an evaluation follows the present step."""
-        last = self.step == self.config.max_steps
-        return last or self.step % self.config.eval_interval == 0
+    def __enter__(self) -> "Run":
+        moved = self.folder.open() if self.writes else None
+        if moved and self.progress:
+            print(f"the earlier run in {self.folder.path} was moved to {moved}", file=sys.stderr)
+        try:
+            self.restore()
+            if self.writes:
+                self.folder.write_metrics(self.history)
+        except BaseException:
+            if self.writes:
+                self.folder.close()
+            raise
+        self.bar = tqdm(total=self.config.max_steps, initial=self.step, desc="training",
+                        unit="step", disable=not self.progress)
+        self.started = time.perf_counter() - self.train_seconds
+        return self
 
-    def resume(self) -> None:
-        """Continue from the last checkpoint in the folder, if there is one."""
-        path = self.folder and self.folder / "last.safetensors"
-        if path and path.is_file():
+    def restore(self) -> None:
+        """With resume="auto", continue from the last checkpoint, if there is one."""
+        if self.folder is None or self.folder.resume != "auto":
+            return
+        path = self.folder.path / "last.safetensors"
+        if path.exists():
             about = restore(path, self.model, self.optimizer, self.identity)
             self.step, self.train_seconds = about["step"], about["seconds"]
             self.saved_step = self.step
             self.recent, self.history = about["since_eval"], about["history"]
 
-    def start(self) -> None:
-        """Create the folder, write the rows so far, and show the progress bar."""
+    def __exit__(self, error_class: type | None, error, traceback) -> bool:
+        """Close the files. A KeyboardInterrupt ends here, because `train` returns after it."""
+        # It was a second Ctrl-C, or one in `on_eval`. The state may be between two steps, so it is
+        # not saved.
+        hard_interrupt = error_class is KeyboardInterrupt
+        self.interrupted = self.interrupted or hard_interrupt
+        self.bar.close()
         if self.writes:
-            rows = "".join(json.dumps(row) + "\n" for row in self.history)
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                write_atomically(self.folder / "metrics.jsonl", rows.encode())
-            except OSError as error:
-                raise CheckpointError(
-                    f"out_dir={str(self.folder)!r} cannot be written ({error.strerror or error}): "
-                    "name a folder that can be"
-                ) from None
-        self.bar = tqdm(total=self.config.max_steps, initial=self.step, desc="training",
-                        unit="step", disable=not self.progress)
-        self.started = time.perf_counter() - self.train_seconds
+            self.folder.close()
+        if self.interrupted and self.progress:
+            line = f"interrupted after step {self.step} of {self.config.max_steps}"
+            if self.saved_step is not None:
+                of_step = "" if self.saved_step == self.step else f" of step {self.saved_step}"
+                line += f"; the model{of_step} is in {self.folder.path.name}"
+            print(line)
+        return hard_interrupt
+
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether an evaluation follows the present step."""
+        last = self.step == self.config.max_steps
+        return last or self.step % self.config.eval_interval == 0
 
     def own_part(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the rows of a batch that belong to this process."""
@@ -159,8 +181,7 @@ class Run:
 
     def report(self, row: dict) -> None:
         if self.writes:
-            with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            self.folder.append_metrics(row)
         if self.progress:
             elapsed = time.perf_counter() - self.started
             self.bar.write(log_line(row, self.config.max_steps, elapsed))
@@ -171,7 +192,7 @@ class Run:
         """Write a checkpoint. "last" also contains the optimizer, so that the run can continue."""
         if self.writes:
             save_checkpoint(
-                self.folder / f"{name}.safetensors",
+                self.folder.path / f"{name}.safetensors",
                 self.model,
                 self.tokenizer,
                 self.optimizer if name == "last" else None,
@@ -184,14 +205,11 @@ class Run:
             if name == "last":
                 self.saved_step = self.step
 
-    def close(self) -> None:
-        self.bar.close()
-        if self.interrupted and self.progress:
-            line = f"interrupted after step {self.step} of {self.config.max_steps}"
-            if self.saved_step is not None:
-                of_step = "" if self.saved_step == self.step else f" of step {self.saved_step}"
-                line += f"; the model{of_step} is in {self.folder.name}"
-            print(line)
+    def finish(self) -> None:
+        """Save the run if it was stopped before its last step."""
+        self.interrupted = self.step < self.config.max_steps
+        if self.interrupted:
+            self.save("last")
 
 
 def process_rank(config: TrainConfig) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from gptlib.config import ConfigError, TrainConfig
+from gptlib.config import TrainConfig
 from gptlib.data import DataError, check_length, fixed_windows, get_batch
 from gptlib.model import evaluating
 from gptlib.resume import Interrupt, identity
@@ -77,8 +77,9 @@ def train(
         out_dir: folder for `metrics.jsonl`, `best.safetensors` (the lowest validation loss) and
             `last.safetensors`. None: nothing is written.
         tokenizer: saved with the weights, so that the model can be sampled later.
-        resume: "auto" continues from `last.safetensors`, if there is one. On the same machine the
-            run then equals one that never stopped, to the bit. "never" starts from the beginning.
+        resume: what happens to an earlier run in out_dir. "auto" continues it. On the same machine
+            the result then equals that of a run that never stopped, to the bit. "never" refuses to
+            start. "restart" moves the earlier run to out_dir/earlier, and begins again.
         on_eval: called with each new row of the history (in the first process only).
         progress: whether to show a progress bar, and a line for each evaluation.
         optimizer: makes the optimizer. The default is `make_optimizer`.
@@ -92,60 +93,45 @@ def train(
 
     Raises:
         NonFiniteLoss: the loss or its gradient is not finite. The best checkpoint is not changed.
-        ConfigError: the run in out_dir had another config, tokenizer or text, or `resume` has an
-            unknown value. Nothing is changed.
-        CheckpointError: a checkpoint is damaged, or cannot be written.
+        ConfigError: out_dir holds an earlier run and `resume` is "never", or "auto" and that run
+            had another config, tokenizer or text. Nothing is changed.
+        CheckpointError: a checkpoint is damaged or cannot be written, or another run uses out_dir.
         DataError: a split is shorter than one window, or a batch has no targets.
     """
-    if resume not in ("auto", "never"):
-        raise ConfigError(f"resume={resume!r} should be 'auto' or 'never'")
     batches, val_batches = make_batches(train_ids, val_ids, block_size, config)
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
     model.to(device).train()
     optimizer = (optimizer or make_optimizer)(model, config)
     same = identity(model, train_ids, val_ids, block_size, config, tokenizer)
-    tokens_per_step = config.batch_size * block_size
-    run = Run(
-        model, optimizer, config, same, tokens_per_step, out_dir, tokenizer, on_eval, progress
-    )
-    if resume == "auto":
-        run.resume()
-    run.start()
+    run = Run(model, optimizer, config, same, config.batch_size * block_size, out_dir, tokenizer,
+              resume, on_eval, progress)
     forward = wrap_model(model, config, run.n_processes)
-    try:
-        with torch.random.fork_rng(), Interrupt(stop) as interrupt:
-            if not run.history:
-                # Evaluate the untrained model. Its loss should be near ln V.
-                run.recent.append(first_loss(model, batches(0), config, run.rank, dtype))
+    with run, torch.random.fork_rng(), Interrupt(stop) as interrupt:
+        if not run.history:
+            # Evaluate the untrained model. Its loss should be near ln V.
+            run.recent.append(first_loss(model, batches(0), config, run.rank, dtype))
+            run.record(*evaluate_batches(model, val_batches))
+        while run.step < config.max_steps and not interrupt.requested:
+            start = time.perf_counter()
+            lr = learning_rate(config, run.step, block_size)
+            set_learning_rate(optimizer, lr)
+            seed_dropout(config.seed, run.step, run.rank)
+            batch = run.own_part(batches(run.step))
+            loss, measured = batch_loss(forward, batch, dtype)
+            if extra_loss is not None:
+                loss = loss + extra_loss(model)
+
+            optimizer.zero_grad()
+            loss.backward()
+            norm = clip_gradient(model, config.grad_clip)
+            check_finite(run.step + 1, lr, measured[0], norm)
+            optimizer.step()
+
+            run.count_step(measured, lr, time.perf_counter() - start)
+            if run.evaluation_due:
                 run.record(*evaluate_batches(model, val_batches))
-            while run.step < config.max_steps and not interrupt.requested:
-                start = time.perf_counter()
-                lr = learning_rate(config, run.step, block_size)
-                set_learning_rate(optimizer, lr)
-                seed_dropout(config.seed, run.step, run.rank)
-                batch = run.own_part(batches(run.step))
-                loss, measured = batch_loss(forward, batch, dtype)
-                if extra_loss is not None:
-                    loss = loss + extra_loss(model)
-
-                optimizer.zero_grad()
-                loss.backward()
-                norm = clip_gradient(model, config.grad_clip)
-                check_finite(run.step + 1, lr, measured[0], norm)
-                optimizer.step()
-
-                run.count_step(measured, lr, time.perf_counter() - start)
-                if run.evaluation_due:
-                    run.record(*evaluate_batches(model, val_batches))
-            run.interrupted = run.step < config.max_steps
-            if run.interrupted:
-                run.save("last")
-    except KeyboardInterrupt:
-        # A second Ctrl-C, or one in `on_eval`. The state may be between two steps: do not save it.
-        run.interrupted = True
-    finally:
-        run.close()
+        run.finish()
     return TrainResult(run.history, run.interrupted)
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptlib import generate, load_model, save_checkpoint, stream_text
-from gptlib.bpe import BEGIN, END, GPT2_PATTERN, GPT4_PATTERN, BPETokenizer, simple
+from gptlib.bpe import BEGIN, END, GPT2_PATTERN, GPT4_PATTERN, BPETokenizer, simple, words
 from gptlib.tokenizer import TokenizerError, fingerprint
 
 SAMPLE = "\n".join([
@@ -210,6 +210,14 @@ def test_pattern_that_loses_text_is_refused_in_encoding():
         tokenizer.encode("a!b")
     with pytest.raises(TokenizerError, match="skips character '!' at position 5"):
         tokenizer.encode("a<s>b!c", allowed_special="all")
+
+
+def test_a_pattern_that_needs_exponential_time_is_stopped(monkeypatch):
+    monkeypatch.setattr(words, "SECONDS", 0.01)
+    tokenizer = BPETokenizer(pattern=r"(a|aa)+$|.")
+    assert tokenizer.encode("aab") == [97, 97, 98]
+    with pytest.raises(TokenizerError, match="tries fewer alternatives, such as GPT4_PATTERN"):
+        tokenizer.encode("a" * 60 + "b")
 
 
 def test_pattern_may_contain_groups():

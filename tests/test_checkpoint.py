@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import pickle
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,23 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from gptlib import Bigram, CharTokenizer, LowercaseTokenizer, evaluate, load_model, save_checkpoint
+from gptlib import (
+    GPT,
+    Bigram,
+    CharTokenizer,
+    LowercaseTokenizer,
+    evaluate,
+    load_model,
+    save_checkpoint,
+)
 from gptlib.checkpoint import (
     CheckpointError,
     load_optimizer,
     load_weights,
     read_header,
 )
+from gptlib.variants.build import make_model
+from gptlib.variants.config import VariantConfig
 
 EARLIER = Path(__file__).parent / "earlier_checkpoints"
 
@@ -261,15 +273,78 @@ def test_a_missing_file_and_a_folder_without_a_best_model_are_refused(tmp_path, 
 def test_weights_that_do_not_fit_a_model_are_refused_and_change_nothing(path, tiny, options):
     model, unchanged = tiny(**options), tiny(**options)
     sentence = refusal(path, lambda path: load_weights(path, model))
-    assert "holds a GPT with config {'vocab_size': 11" in sentence
-    assert "which does not fit the model given: " in sentence
+    assert "holds a GPT that does not fit the model given: " in sentence
     assert_same_weights(model, unchanged)
+
+
+@pytest.mark.parametrize(("options", "sentence"), [
+    ({"n_head": 1}, "n_head is 2 in the file and 1 in the model"),
+    ({"token_shift": True}, "token_shift is False in the file and True in the model"),
+], ids=["n_head", "token_shift"])
+def test_weights_of_the_same_shapes_for_another_computation_are_refused(
+    path, tiny, options, sentence
+):
+    config = VariantConfig(**tiny().config_dict() | options)
+    assert sentence in refusal(path, lambda path: load_weights(path, make_model(config)))
+
+
+def test_weights_may_be_loaded_with_another_dropout(path, tiny):
+    model = tiny(dropout=0.3)
+    load_weights(path, model)
+    assert_same_weights(model, load_model(path)[0])
 
 
 def test_a_checkpoint_without_an_optimizer_cannot_fill_one(path, tiny):
     optimizer = torch.optim.AdamW(tiny().parameters())
     sentence = refusal(path, lambda path: load_optimizer(path, optimizer))
     assert "was saved without its optimizer" in sentence
+
+
+# Checkpoints that a stranger made -----------------------------------------------------------------
+
+def write_header(path, **entries):
+    """Write a small checkpoint with some entries of its header changed."""
+    header = {"model": "GPT", "config": {"vocab_size": 5}, "tokenizer": None, "about": {}}
+    save_file({"a": torch.zeros(2)}, path, {"gptlib": json.dumps(header | entries)})
+
+
+@pytest.mark.parametrize("entry", ["model", "config", "tokenizer", "optimizer", "about"])
+def test_a_header_with_an_entry_of_the_wrong_type_is_refused(tmp_path, entry):
+    path = tmp_path / "foreign.safetensors"
+    write_header(path, **{entry: 5})
+    for load in (load_model, read_header):
+        assert f"its {entry} is int, and should be" in refusal(path, load)
+
+
+def test_a_header_opens_no_other_file_and_shows_nothing_of_it(tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_bytes(b"password \xff")
+    path = tmp_path / "foreign.safetensors"
+    for tokenizer in (str(secret), [str(secret)], {"class": str(secret)}):
+        write_header(path, tokenizer=tokenizer)
+        assert "password" not in refusal(path)
+
+
+@pytest.mark.parametrize(("entries", "reason"), [
+    ({"config": {"vocab_size": 5, "n_layer": 10 ** 9}}, "n_layer=1000000000"),
+    ({"config": {"vocab_size": 5 * 10 ** 7}}, "vocab_size=50000000"),
+    ({"config": {"vocab_size": 5, "block_size": 10 ** 12}}, "block_size=1000000000000"),
+    ({"config": {"vocab_size": 5, "n_embd": 10 ** 8, "n_head": 1}}, "does not fit the model"),
+    ({"model": "Bigram", "config": {"vocab_size": 10 ** 6}}, "does not fit the model"),
+    ({"tokenizer": {"class": "LowercaseTokenizer", "vocab_size": 10 ** 10}}, "vocab_size=100000"),
+], ids=["layers", "vocabulary", "block", "width", "bigram", "tokenizer"])
+def test_a_small_file_that_describes_a_huge_model_is_refused_at_once(tmp_path, entries, reason):
+    path = tmp_path / "foreign.safetensors"
+    write_header(path, **entries)
+    start = time.process_time()
+    assert reason in refusal(path)
+    assert time.process_time() - start < 5
+
+
+def test_a_header_with_ten_thousand_levels_is_refused(tmp_path):
+    path = tmp_path / "foreign.safetensors"
+    save_file({"a": torch.zeros(2)}, path, {"gptlib": "[" * 10_000 + "]" * 10_000})
+    assert "is not a whole checkpoint" in refusal(path)
 
 
 # Writing ------------------------------------------------------------------------------------------
@@ -289,6 +364,47 @@ def test_a_full_disk_preserves_the_earlier_checkpoint_and_leaves_no_other_file(
         with pytest.raises(CheckpointError, match=message):
             save_checkpoint(path, tiny(n_layer=1))
     assert read_files(path.parent) == files
+
+
+@pytest.mark.parametrize("name", ["model.json", "model", "model.pt"])
+def test_a_path_with_another_ending_is_refused(tmp_path, tiny, name):
+    with pytest.raises(CheckpointError, match="should end in .safetensors"):
+        save_checkpoint(tmp_path / name, tiny())
+    assert not list(tmp_path.iterdir())
+
+
+def test_something_that_is_not_json_is_refused_and_the_earlier_checkpoint_stays(path, tiny):
+    files = read_files(path.parent)
+    with pytest.raises(CheckpointError, match="what it should hold is not JSON"):
+        save_checkpoint(path, tiny(), model_class=GPT)
+    assert read_files(path.parent) == files
+
+
+def test_two_writers_of_one_path_never_give_a_reader_a_torn_file(tmp_path):
+    path = tmp_path / "a.safetensors"
+    models = [nn.Linear(100, 100), nn.Linear(100, 100)]
+    stop = threading.Event()
+
+    def write(model):
+        while not stop.is_set():
+            save_checkpoint(path, model)
+
+    save_checkpoint(path, models[0])
+    writers = [threading.Thread(target=write, args=[model]) for model in models]
+    for writer in writers:
+        writer.start()
+    reader, errors = nn.Linear(100, 100), []
+    for _ in range(200):
+        try:
+            load_weights(path, reader)
+            assert any(torch.equal(reader.weight, model.weight) for model in models)
+        except CheckpointError as error:
+            errors.append(str(error))
+    stop.set()
+    for writer in writers:
+        writer.join()
+    assert errors == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "a.safetensors"]
 
 
 def test_an_interrupt_while_writing_preserves_the_earlier_checkpoint_and_leaves_no_other_file(

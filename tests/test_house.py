@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 HOUSE = """
     config tokenizer data bigram
     kv_cache attention block model generate
-    checkpoint resume run train plot
+    checkpoint resume run_folder run train plot
 
     bpe.words bpe.simple bpe.fast bpe.exchange bpe.build bpe.__init__
 
@@ -36,7 +36,7 @@ HOUSE = """
     __init__ __main__
 """.split()
 CORE = ["config", "tokenizer", "data", "bigram", "attention", "block", "model", "kv_cache",
-        "generate", "checkpoint", "resume", "run", "train"]
+        "generate", "checkpoint", "resume", "run_folder", "run", "train"]
 # The top-level packages and files that the core must not need.
 LATER = {"bpe", "variants", "corpora", "classroom", "widgets", "plan"}
 FILE_COLUMNS, CELL_COLUMNS = 100, 88

@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from gptlib.config import TrainConfig, at_least, check_parameters, from_parameters
+from gptlib.run_folder import RESUME
 from gptlib.tokenizer import CharTokenizer, LowercaseTokenizer
 from gptlib.train import train
 from gptlib.variants.build import make_model
@@ -30,8 +31,8 @@ def configs(preset):
     vocab_size = LowercaseTokenizer().vocab_size if preset.get("tokenizer") == "lowercase" else 65
     settings = DEFAULTS | preset | {"vocab_size": vocab_size}
     check_parameters(settings, VariantConfig, TrainConfig, vocab_size=int, corpus=str,
-                     tokenizer=("char", "lowercase"), prompt=str, resume=("never", "auto"),
-                     published=dict, sample_tokens=at_least(1), out_dir=str)
+                     tokenizer=("char", "lowercase"), prompt=str, resume=RESUME, published=dict,
+                     sample_tokens=at_least(1), out_dir=str)
     return from_parameters(VariantConfig, settings), from_parameters(TrainConfig, settings)
 
 

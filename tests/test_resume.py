@@ -147,12 +147,84 @@ def test_metrics_have_every_evaluation_once_after_a_kill_in_the_middle_of_a_line
     assert steps_of_metrics(tmp_path) == [0, 4, 8, 12]
 
 
-def test_resume_never_starts_from_the_beginning(tmp_path):
-    first = run(tmp_path)
-    assert_same_run(run(tmp_path, resume="never"), first)
-    other_config = replace(CONFIG, batch_size=2)
-    assert run(tmp_path, resume="never", config=other_config)[1].history[-1]["step"] == 12
+# An earlier run in the same folder ----------------------------------------------------------------
 
+@pytest.mark.parametrize("resume", ["never", "auto", "restart"])
+@pytest.mark.parametrize("step", [4, 12], ids=["interrupted", "completed"])
+def test_an_earlier_run_is_never_overwritten(tmp_path, resume, step):
+    earlier = run(tmp_path, on_eval=stop_at_step(step), val_ids=TRAIN_IDS[:100])
+    assert earlier[1].interrupted
+    files = read_files(tmp_path)
+    options = {"resume": resume, "config": replace(CONFIG, batch_size=2)}
+    if resume == "restart":
+        run(tmp_path, **options)
+        assert read_header(tmp_path / "last.safetensors")["about"]["run"]["batch_size"] == 2
+        assert read_files(tmp_path / "earlier/1") == files
+    else:
+        with pytest.raises(ConfigError, match="name another folder, or set resume to '"):
+            run(tmp_path, **options)
+        assert read_files(tmp_path) == files
+
+
+def test_a_restarted_run_equals_the_first_one_and_the_earlier_one_can_be_resumed(tmp_path):
+    run(tmp_path, on_eval=stop_at_step(4))
+    whole = run(tmp_path, resume="restart")
+    assert_same_run(run(tmp_path / "earlier/1"), whole)
+    assert_same_run(run(tmp_path, resume="restart"), whole)
+    assert_same_files(tmp_path / "earlier/1", tmp_path / "earlier/2")
+    assert_same_files(tmp_path / "earlier/2", tmp_path)
+
+
+def test_a_folder_without_a_run_and_a_run_without_a_step_can_be_used(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    run(tmp_path, resume="never", on_eval=stop_at_step(0))
+    assert read_header(tmp_path / "last.safetensors")["about"]["step"] == 0
+    run(tmp_path, resume="never")
+    assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
+    assert not (tmp_path / "earlier").exists()
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "last.safetensors"])
+def test_a_checkpoint_that_cannot_be_read_counts_as_a_run(tmp_path, name):
+    (tmp_path / name).write_bytes(b"torn")
+    with pytest.raises(ConfigError, match="already holds a run, which is not overwritten"):
+        run(tmp_path, resume="never")
+    run(tmp_path, resume="restart")
+    assert (tmp_path / "earlier/1" / name).read_bytes() == b"torn"
+
+
+def test_a_second_run_in_the_same_folder_is_refused_while_the_first_one_runs(tmp_path):
+    def start_second_run(row):
+        for resume in ("never", "auto", "restart"):
+            files = read_files(tmp_path)
+            with pytest.raises(CheckpointError, match="another run is writing into"):
+                run(tmp_path, resume=resume)
+            assert read_files(tmp_path) == files
+
+    run(tmp_path, on_eval=start_second_run)
+    assert steps_of_metrics(tmp_path) == [0, 4, 8, 12]
+    run(tmp_path)                                               # the folder is free again
+
+
+def test_a_run_that_fails_frees_its_folder(tmp_path):
+    def fail(row):
+        raise ValueError("a mistake in on_eval")
+
+    with pytest.raises(ValueError, match="a mistake in on_eval"):
+        run(tmp_path, on_eval=fail)
+    run(tmp_path)
+    with pytest.raises(ConfigError):
+        run(tmp_path, resume="never")
+    run(tmp_path)
+
+
+def test_temporary_files_of_a_killed_run_are_removed(tmp_path):
+    (tmp_path / ".last.safetensors.0123.partial").write_bytes(b"torn")
+    run(tmp_path)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+# Other conditions ---------------------------------------------------------------------------------
 
 def test_a_run_may_continue_on_another_device(tmp_path):
     run(tmp_path, on_eval=stop_at_step(4))
@@ -201,7 +273,7 @@ def test_the_first_ctrl_c_completes_the_step_and_saves_it(tmp_path, monkeypatch)
 
 # A moment is the end of a call: an object, the name of its function, and the number of the call.
 # Files are written in this order: metrics.jsonl (call 1 of os.fsync and os.replace), then
-# best.safetensors, best.json, last.safetensors and last.json for step 0 (calls 2 to 5), then the
+# best.json, best.safetensors, last.json and last.safetensors for step 0 (calls 2 to 5), then the
 # same four for step 4 (calls 6 to 9).
 TRAIN_MODULE = import_module("gptlib.train")
 MOMENTS = {
@@ -209,10 +281,12 @@ MOMENTS = {
     "after the backward pass": (torch.Tensor, "backward", 6),
     "after the step of the optimizer": (torch.optim.AdamW, "step", 6),
     "in an evaluation": (TRAIN_MODULE, "evaluate_batches", 3),
-    "after best.safetensors is written": (os, "replace", 6),
-    "after last.safetensors is written": (os, "replace", 8),
-    "before best.safetensors is renamed": (os, "fsync", 6),
-    "before last.safetensors is renamed": (os, "fsync", 8),
+    "after best.json is written": (os, "replace", 6),
+    "after best.safetensors is written": (os, "replace", 7),
+    "after last.json is written": (os, "replace", 8),
+    "after last.safetensors is written": (os, "replace", 9),
+    "before best.safetensors is renamed": (os, "fsync", 7),
+    "before last.safetensors is renamed": (os, "fsync", 9),
     "in the first evaluation": (TRAIN_MODULE, "evaluate_batches", 1),
 }
 
@@ -235,7 +309,7 @@ def test_a_second_ctrl_c_saves_nothing_and_the_run_is_resumed_to_the_bit(
     assert_same_run(run(stopped, **options), whole)
     assert_same_files(stopped, tmp_path / "whole")
     assert steps_of_metrics(stopped) == [0, 4, 8, 12]
-    assert not list(stopped.glob(".*"))
+    assert not list(stopped.glob("*.partial"))
 
 
 def test_a_second_ctrl_c_while_the_first_is_saved_preserves_the_earlier_checkpoint(
@@ -353,7 +427,7 @@ def test_a_full_disk_preserves_the_earlier_checkpoint_and_the_run_can_be_resumed
     def fsync_on_a_disk_that_gets_full(handle):
         nonlocal n_calls
         n_calls += 1
-        if n_calls > 8:
+        if n_calls > 10:
             raise OSError(28, "No space left on device")
         return fsync(handle)
 
@@ -362,8 +436,15 @@ def test_a_full_disk_preserves_the_earlier_checkpoint_and_the_run_can_be_resumed
         with pytest.raises(CheckpointError, match="No space left on device"):
             run(tmp_path / "stopped")
     assert 0 < read_header(tmp_path / "stopped/last.safetensors")["about"]["step"] < 12
-    assert not list((tmp_path / "stopped").glob(".*"))
+    assert not list((tmp_path / "stopped").glob("*.partial"))
     assert_same_run(run(tmp_path / "stopped"), run(tmp_path / "whole"))
+
+
+def test_an_empty_name_of_a_folder_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="out_dir='' should name a folder"):
+        run("")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_training(tmp_path):
@@ -401,19 +482,20 @@ def test_a_run_of_an_earlier_version_with_another_option_is_refused(tmp_path):
         run(tmp_path, model=model)
 
 
-# SIGKILL ------------------------------------------------------------------------------------------
+# Real signals -------------------------------------------------------------------------------------
 
-# This program kills its child processes until one of them ends by itself. Then a new round begins
-# with a new folder.
-KILLS = '''
+# This program stops its child processes, by one SIGKILL or by two Ctrl-C, until one of them ends by
+# itself. Then a new round begins with a new folder. The number of the round is the seed of its
+# random moments.
+STOPS = '''
 import os, random, signal, sys, time
 import torch
 import torch._dynamo            # Otherwise the first optimizer step imports it in every child.
-from tests.test_resume import KILL_CONFIG, run
+from tests.test_resume import LONG_CONFIG, run
 
 torch.set_num_threads(1)
-out, wanted = sys.argv[1], int(sys.argv[2])
-kills, round = 0, 0
+out, kind, wanted = sys.argv[1], sys.argv[2], int(sys.argv[3])
+stops, round = 0, 0
 
 
 def modified(path):
@@ -424,7 +506,17 @@ def has_ended(child):
     return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-while kills < wanted:
+def train_until_stopped(folder):
+    interrupted = True
+    try:
+        interrupted = run(folder, config=LONG_CONFIG)[1].interrupted
+    except KeyboardInterrupt:
+        pass                    # The second Ctrl-C came after the end of train().
+    finally:
+        os._exit(1 if interrupted else 0)
+
+
+while stops < wanted:
     round += 1
     folder = f"{out}/{round}"
     last = f"{folder}/last.safetensors"
@@ -432,41 +524,50 @@ while kills < wanted:
     while True:
         child = os.fork()
         if child == 0:
-            run(folder, config=KILL_CONFIG)
-            os._exit(0)
+            train_until_stopped(folder)
         # Wait until the child has saved something, then for a random time.
         before = modified(last)
         while modified(last) == before and not has_ended(child):
             time.sleep(0.001)
         time.sleep(draw.uniform(0, 0.05))
-        os.kill(child, signal.SIGKILL)
+        if kind == "SIGKILL":
+            os.kill(child, signal.SIGKILL)
+        else:
+            os.kill(child, signal.SIGINT)
+            time.sleep(draw.uniform(0, 0.005))
+            os.kill(child, signal.SIGINT)
         if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
             break
-        kills += 1
-print(kills, round)
+        stops += 1
+print(stops, round)
 '''
-KILL_CONFIG = replace(CONFIG, max_steps=200, eval_interval=2)
+LONG_CONFIG = replace(CONFIG, max_steps=200, eval_interval=2)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork, which Windows does not have")
-def test_runs_killed_twenty_times_at_random_moments_are_resumed_to_the_bit(tmp_path):
-    """Real processes get a real SIGKILL, many of them while they write a file."""
+@pytest.mark.parametrize("kind", ["SIGKILL", "two SIGINT"])
+def test_runs_stopped_twenty_times_at_random_moments_are_resumed_to_the_bit(tmp_path, kind):
+    """Real processes get real signals, many of them while they write a file."""
     root = Path(__file__).parents[1]
-    command = [sys.executable, "-c", KILLS, str(tmp_path / "killed"), "20"]
+    command = [sys.executable, "-c", STOPS, str(tmp_path / "stopped"), kind, "20"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    kills, rounds = map(int, done.stdout.split())
-    assert kills >= 20
-    run(tmp_path / "whole", config=KILL_CONFIG)
+    stops, rounds = map(int, done.stdout.split())
+    assert stops >= 20
+    run(tmp_path / "whole", config=LONG_CONFIG)
     for round in range(1, rounds + 1):
-        assert_same_files(tmp_path / f"killed/{round}", tmp_path / "whole")
+        folder = tmp_path / f"stopped/{round}"
+        assert_same_files(folder, tmp_path / "whole")
+        for name in ("best", "last"):
+            readable = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+            assert readable == read_header(folder / f"{name}.safetensors")
 
 
 @pytest.mark.parametrize("value", ["Auto", "yes", True, None])
 def test_an_unknown_value_of_resume_is_refused_and_nothing_is_changed(tmp_path, value):
     run(tmp_path)
     files = read_files(tmp_path)
-    with pytest.raises(ConfigError, match=f"resume={value!r} should be 'auto' or 'never'"):
+    with pytest.raises(ConfigError, match=f"resume={value!r} should be one of 'never', 'auto'"):
         run(tmp_path, resume=value)
     assert read_files(tmp_path) == files

@@ -190,6 +190,9 @@ def test_only_runs_with_changed_parameters_are_executed_again(finished_grid, cap
     changed = changed_runs(before, execution_times(finished_grid))
     assert changed == ["learning_rate=1.0,seed=1"]
     assert read_table(finished_grid).val_loss[0] not in list(losses)
+    # The results of the other parameters were moved, not deleted.
+    assert "they were moved to" in output
+    assert len(list(finished_grid.parent.rglob("earlier/1/*/result-*.json"))) == 1
 
 
 @pytest.mark.slow

@@ -357,7 +357,7 @@ def test_a_run_saves_its_best_model_its_last_model_and_its_metrics(gpt, tmp_path
     model, folder = gpt(), tmp_path / "new/run"
     result = run(model, out_dir=folder)
     assert sorted(path.name for path in folder.iterdir()) == [
-        "best.json", "best.safetensors", "last.json", "last.safetensors", "metrics.jsonl",
+        ".lock", "best.json", "best.safetensors", "last.json", "last.safetensors", "metrics.jsonl",
     ]
     last_model, tokenizer = load_model(folder / "last.safetensors")
     assert torch.equal(weights(last_model), weights(model))

@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import os
 import re
-import shutil
 import signal
 import sys
 import threading
@@ -233,13 +232,23 @@ def run_all(runs: list[Run], pool) -> None:
 
 def prepare(run: Run) -> None:
     """Create the run's folder without old results and record the run as not finished."""
-    if not status(run):
-        # The results there, if any, belong to other parameters.
-        shutil.rmtree(run.out, ignore_errors=True)
+    if not status(run) and run.out.is_dir() and any(run.out.iterdir()):
+        # The results there belong to other parameters.
+        move_aside(run.out)
     run.out.mkdir(parents=True, exist_ok=True)
     record(run, "not finished")
     for old_result in run.out.glob("result-*.json"):
         old_result.unlink()
+
+
+def move_aside(folder: Path) -> None:
+    """Move the folder of a run with other parameters to the next free earlier/<number>/."""
+    earlier = folder.parent / "earlier"
+    numbers = [int(path.name) for path in earlier.glob("*") if path.name.isdecimal()]
+    target = earlier / str(max(numbers, default=0) + 1) / folder.name
+    target.parent.mkdir(parents=True)
+    folder.rename(target)
+    print(f"{folder} has results of other parameters; they were moved to {target}", flush=True)
 
 
 def outcome(future, run: Run) -> str:

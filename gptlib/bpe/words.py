@@ -49,6 +49,10 @@ GPT4_PATTERN = (
 )
 
 
+# the time for any text, to which a millisecond for each character is added
+SECONDS = 10.0
+
+
 def compile_pattern(pattern: str) -> regex.Pattern:
     """Return the compiled pattern.
 
@@ -68,7 +72,8 @@ def split_words(pattern: regex.Pattern, text: str, offset: int = 0) -> Iterator[
         offset: the position of `text` in a longer text. Errors give positions in the longer text.
 
     Raises:
-        TokenizerError: `text` contains half a surrogate pair, or a character that is in no word.
+        TokenizerError: `text` contains half a surrogate pair, or a character that is in no word, or
+            the pattern needs more than 10 seconds and a millisecond for each character.
     """
     try:
         text.encode("utf-8")
@@ -78,12 +83,22 @@ def split_words(pattern: regex.Pattern, text: str, offset: int = 0) -> Iterator[
             "surrogate pair, which utf-8 cannot encode: replace the character, or read the text "
             "again with the right encoding"
         ) from None
+    # A pattern of a stranger may need exponential time. The published patterns cannot, and without
+    # a limit they are faster.
+    is_published = pattern.pattern in (GPT2_PATTERN, GPT4_PATTERN)
+    limit = None if is_published else SECONDS + len(text) / 1000
     length = 0
-    # A list of all words would need many times the memory of the text.
-    for match in pattern.finditer(text):
-        word = match[0]
-        length += len(word)
-        yield word
+    try:
+        # A list of all words would need many times the memory of the text.
+        for match in pattern.finditer(text, timeout=limit):
+            word = match[0]
+            length += len(word)
+            yield word
+    except TimeoutError:
+        raise TokenizerError(
+            f"pattern {pattern.pattern!r} needs more than {limit:.0f} seconds for {len(text)} "
+            "characters: take a pattern that tries fewer alternatives, such as GPT4_PATTERN"
+        ) from None
     if length < len(text):
         position = _first_gap(pattern, text)
         raise TokenizerError(

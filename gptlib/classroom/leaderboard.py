@@ -44,7 +44,7 @@ def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: in
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / f"result-{model.replace(' ', '-')}.json"
-    write_atomically(path, json.dumps(row, indent=1).encode("utf-8"))
+    write_atomically({path: json.dumps(row, indent=1).encode("utf-8")})
     return row
 
 

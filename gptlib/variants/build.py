@@ -5,17 +5,26 @@
 ('ShiftedBlock', 'ToeplitzAttention')
 """
 
+import math
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from gptlib.attention import CausalSelfAttention
 from gptlib.bigram import Bigram
 from gptlib.block import Block
 from gptlib.bpe import load_tokenizer
-from gptlib.checkpoint import CheckpointError, load_weights, read_header, resolve_path
+from gptlib.checkpoint import (
+    CheckpointError,
+    check_fit,
+    load_weights,
+    read_header,
+    read_shapes,
+    resolve_path,
+)
 from gptlib.config import ConfigError, GPTConfig
 from gptlib.model import GPT
 from gptlib.tokenizer import Tokenizer, TokenizerError
@@ -68,13 +77,34 @@ def load_model(path: str | Path) -> tuple[nn.Module, Tokenizer | None]:
             f"{path} holds a {header['model']}, which this library cannot build (it can build "
             f"{', '.join(MODEL_NAMES)}): make the model yourself and call load_weights(path, model)"
         )
+    check_size(path, header["config"])
+    check_size(path, header["tokenizer"] or {})
     try:
-        model = model_from_header(header)
         tokenizer = load_tokenizer(header["tokenizer"]) if header["tokenizer"] else None
-    except (ConfigError, TokenizerError, TypeError) as error:
+        # On the device "meta", tensors have a shape and no memory.
+        with torch.device("meta"):
+            check_fit(path, model_from_header(header))
+        model = model_from_header(header)
+    except (ConfigError, TokenizerError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from None
     load_weights(path, model)
     return model.eval(), tokenizer
+
+
+def check_size(path: Path, config: dict) -> None:
+    """Raise a CheckpointError if a config or a tokenizer is much too large for the file."""
+    shapes = read_shapes(path).values()
+    n_numbers = sum(math.prod(shape) for shape in shapes)
+    # Every layer has tensors in the file. The rows of a position table are not always in the file.
+    most = max(n_numbers, 1_000_000)
+    limits = {"n_layer": len(shapes), "block_size": most, "vocab_size": most}
+    for name, limit in limits.items():
+        value = config.get(name, 0)
+        if isinstance(value, int) and value > limit:
+            raise CheckpointError(
+                f"{path} is not a whole checkpoint: it says {name}={value}, which does not fit its "
+                f"{len(shapes)} tensors with {n_numbers} numbers"
+            )
 
 
 def model_from_header(header: dict) -> nn.Module:

@@ -39,7 +39,7 @@ class TrainingBoard(Panel):
             guessing, ln V, is always shown.
         prompt: the beginning of the samples.
         resume: "auto" continues the run in `out_dir`, also after a restart of the kernel. "never"
-            starts a new run.
+            and "restart" start a new run, see `train`.
     """
 
     def __init__(

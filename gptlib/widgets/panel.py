@@ -181,11 +181,14 @@ def find_checkpoints(runs: str | Path | None = None) -> dict[str, Path]:
         runs: the folder, searched with its subfolders. None means the project's own runs/.
 
     Returns:
-        The paths, by their names relative to `runs` without suffix.
+        The paths, by their names relative to `runs` without suffix. Runs that were moved to a
+        folder "earlier" are not among them.
     """
     runs = Path(runs) if runs else project_dir() / "runs"
     found = {}
     for path in sorted(runs.glob("**/*.safetensors")):
+        if "earlier" in path.relative_to(runs).parts:
+            continue
         try:
             header = read_header(path)
             usable = header["model"] in MODEL_NAMES and header["tokenizer"]

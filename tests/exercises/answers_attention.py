@@ -483,3 +483,302 @@ def axes_one_and_three(y):
 @WRONG.to("merge_heads", "lost or changed")
 def side_by_side_and_halved(y):
     return y.transpose(1, 2).flatten(2) / y.shape[1]
+
+
+# Answers of more students -------------------------------------------------------------------------
+
+@RIGHT.to("causal_mask")
+def by_two_loops(T):
+    mask = torch.zeros(T, T, dtype=torch.bool)
+    for i in range(T):
+        for j in range(i + 1):
+            mask[i, j] = True
+    return mask
+
+
+@RIGHT.to("causal_mask")
+def sums_of_one_hot_rows(T):
+    return torch.eye(T).cumsum(1).T == 1
+
+
+@RIGHT.to("causal_mask")
+def from_indices(T):
+    mask = torch.full((T, T), False)
+    rows, columns = torch.tril_indices(T, T)
+    mask[rows, columns] = True
+    return mask
+
+
+@WRONG.to("causal_mask", "except the first position")
+def itself_hidden_except_at_0(T):
+    """Hide the diagonal, and repair the first row only."""
+    mask = torch.ones(T, T, dtype=torch.bool).tril(-1)
+    mask[0, 0] = True
+    return mask
+
+
+@WRONG.to("causal_mask", "one row and one column too many")
+def one_larger(T):
+    """Count the positions from 0 to T."""
+    return visible(T + 1)
+
+
+@WRONG.to("causal_mask", "itself and the position before")
+def a_band(T):
+    """Allow the last two positions only."""
+    return visible(T) & torch.ones(T, T).triu(-1).bool()
+
+
+@WRONG.to("causal_mask", "only the next position")
+def the_target_only(T):
+    """Allow the position that should be predicted."""
+    positions = torch.arange(T)
+    return positions == positions[:, None] + 1
+
+
+@WRONG.to("causal_mask", "reverse order")
+def upside_down(T):
+    """Count the rows from below."""
+    return torch.arange(T) < T - torch.arange(T)[:, None]
+
+
+@WRONG.to("causal_mask", "one row only")
+def of_the_last_query(T):
+    """Return the row of the last position."""
+    return torch.arange(T) <= T - 1
+
+
+@WRONG.to("causal_mask", "large negative number", "bool")
+def minus_a_billion(T):
+    """Return a mask to be added to the scores."""
+    return torch.ones(T, T).triu(1) * -1e9
+
+
+@RIGHT.to("attention_weights")
+def with_torch_s_own_attention(q, k):
+    values = torch.eye(q.shape[2], dtype=q.dtype).expand(*q.shape[:2], -1, -1)
+    return F.scaled_dot_product_attention(q, k, values, is_causal=True)
+
+
+@RIGHT.to("attention_weights")
+def by_hand_and_stable(q, k):
+    seen = masked(scores(q, k))
+    e = (seen - seen.amax(-1, keepdim=True)).exp()
+    return e / e.sum(-1, keepdim=True)
+
+
+@RIGHT.to("attention_weights")
+def head_by_head(q, k):
+    def one_head(q, k):
+        return masked(torch.matmul(q * len(q[0]) ** -0.5, k.T)).softmax(1)
+
+    B, H = q.shape[:2]
+    return torch.stack([torch.stack([one_head(q[b, h], k[b, h]) for h in range(H)])
+                        for b in range(B)])
+
+
+@WRONG.to("attention_weights", "exactly 0 are hidden")
+def zeros_taken_for_the_future(q, k):
+    """Hide every score that is 0 after tril."""
+    kept = scores(q, k).tril()
+    return kept.masked_fill(kept == 0, -math.inf).softmax(-1)
+
+
+@WRONG.to("attention_weights", "after the softmax", "divide the scores")
+def scaled_late(q, k):
+    """Divide the weights, not the scores."""
+    return masked(q @ k.mT).softmax(-1) / math.sqrt(q.shape[-1])
+
+
+@WRONG.to("attention_weights", "sigmoid")
+def sigmoid_weights(q, k):
+    """Use a sigmoid for the softmax."""
+    return masked(scores(q, k)).sigmoid()
+
+
+@WRONG.to("attention_weights", "exp is applied before")
+def exponential_twice(q, k):
+    """Take the exponential, and then the softmax."""
+    return masked(scores(q, k).exp()).softmax(-1)
+
+
+@WRONG.to("attention_weights", "mask of ones and zeros is added")
+def mask_added(q, k):
+    """Add a mask of ones and zeros."""
+    return (scores(q, k) + visible(q.shape[2]).to(q.dtype)).softmax(-1)
+
+
+@WRONG.to("attention_weights", "ones and zeros", "subtracted")
+def one_subtracted(q, k):
+    """Subtract 1 from what should be hidden."""
+    return (scores(q, k) - torch.ones(q.shape[2], q.shape[2], dtype=q.dtype).triu(1)).softmax(-1)
+
+
+@WRONG.to("attention_weights", "relu")
+def rectified(q, k):
+    """Cut negative scores off."""
+    return masked(scores(q, k).relu()).softmax(-1)
+
+
+@WRONG.to("attention_weights", "√n_head")
+def scaled_by_the_number_of_heads(q, k):
+    """Read the wrong axis of the shape."""
+    return masked(q @ k.mT / math.sqrt(q.shape[1])).softmax(-1)
+
+
+@WRONG.to("attention_weights", "√head_size twice")
+def both_scaled(q, k):
+    """Scale q and k, and so the scores twice."""
+    root = q.shape[-1] ** 0.5
+    return masked((q / root) @ (k / root).mT).softmax(-1)
+
+
+@WRONG.to("attention_weights", "hidden scores are set to 0")
+def hidden_with_a_tiny_number(q, k):
+    """Write -1e-9 for -1e9."""
+    return masked(scores(q, k), -1e-9).softmax(-1)
+
+
+@WRONG.to("attention_weights", "over the wrong axis, the heads", "there is no mask")
+def no_mask_and_softmax_over_heads(q, k):
+    """Forget the mask, and take the softmax over axis 1."""
+    return scores(q, k).softmax(1)
+
+
+@RIGHT.to("split_heads")
+def transposed_first(x, n_head):
+    B, T, C = x.shape
+    return x.mT.reshape(B, n_head, C // n_head, T).mT
+
+
+@RIGHT.to("split_heads")
+def filled_slice_by_slice(x, n_head):
+    B, T, C = x.shape
+    size = C // n_head
+    heads = x.new_empty(B, n_head, T, size)
+    for h in range(n_head):
+        heads[:, h] = x[..., h * size:h * size + size]
+    return heads
+
+
+@RIGHT.to("split_heads")
+def by_unfolding(x, n_head):
+    size = x.shape[-1] // n_head
+    return x.unfold(-1, size, size).movedim(2, 1)
+
+
+@WRONG.to("split_heads", "one channel after the head before")
+def slices_that_overlap(x, n_head):
+    """Begin head h at channel h."""
+    size = x.shape[-1] // n_head
+    return torch.stack([x[:, :, h:h + size] for h in range(n_head)], dim=1)
+
+
+@WRONG.to("split_heads", "heads are the last axis")
+def stacked_at_the_end(x, n_head):
+    """Stack along the last axis."""
+    return torch.stack(x.chunk(n_head, dim=-1), dim=-1)
+
+
+@WRONG.to("split_heads", "joined again")
+def slices_joined_again(x, n_head):
+    """Use cat where stack is right."""
+    return torch.cat(x.chunk(n_head, dim=-1), dim=-1)
+
+
+@WRONG.to("split_heads", "others are 0")
+def others_set_to_0(x, n_head):
+    """Mask the other heads' channels, and keep them."""
+    size = x.shape[-1] // n_head
+    heads = torch.zeros_like(x)[:, None].repeat(1, n_head, 1, 1)
+    for h in range(n_head):
+        heads[:, h, :, h * size:(h + 1) * size] = x[:, :, h * size:(h + 1) * size]
+    return heads
+
+
+@WRONG.to("split_heads", "all heads get the last slice")
+def the_last_slice_for_all(x, n_head):
+    """Overwrite all heads in each step of the loop."""
+    size = x.shape[-1] // n_head
+    heads = x.new_zeros(x.shape[0], n_head, x.shape[1], size)
+    for h in range(n_head):
+        heads[:] = x[:, None, :, h * size:(h + 1) * size]
+    return heads
+
+
+@WRONG.to("split_heads", "neighbouring channels")
+def every_nth_channel(x, n_head):
+    """Give head h the channels h, h + n_head, h + 2 n_head …"""
+    return torch.stack([x[..., h::n_head] for h in range(n_head)], dim=1)
+
+
+@WRONG.to("split_heads", "still has the shape (B, T, n_head, head_size)")
+def stacked_on_axis_2(x, n_head):
+    """Stack the heads after time."""
+    return torch.stack(x.tensor_split(n_head, dim=-1), dim=2)
+
+
+@RIGHT.to("merge_heads")
+def filled_head_by_head(y):
+    B, H, T, d = y.shape
+    x = torch.empty(B, T, H * d, dtype=y.dtype)
+    for h, head in enumerate(y.unbind(1)):
+        x[:, :, h * d:(h + 1) * d] = head
+    return x
+
+
+@RIGHT.to("merge_heads")
+def with_movedim(y):
+    return y.movedim(1, 2).flatten(2)
+
+
+@RIGHT.to("merge_heads")
+def joined_by_recursion(y):
+    if y.shape[1] == 1:
+        return y[:, 0]
+    return torch.cat([y[:, 0], joined_by_recursion(y[:, 1:])], dim=-1)
+
+
+@WRONG.to("merge_heads", "channels of each head are averaged")
+def channels_averaged(y):
+    """Average over the wrong axis."""
+    return y.mean(-1).transpose(1, 2)
+
+
+@WRONG.to("merge_heads", "batch and time are one axis")
+def batch_and_time_joined(y):
+    """View as (-1, C)."""
+    B, H, T, d = y.shape
+    return y.transpose(1, 2).reshape(-1, H * d)
+
+
+@WRONG.to("merge_heads", "rows of the batch are put side by side")
+def a_loop_over_the_batch(y):
+    """Go through axis 0 and not through axis 1."""
+    return torch.cat([head for head in y], dim=-1)
+
+
+@WRONG.to("merge_heads", "heads are multiplied")
+def multiplied(y):
+    """Multiply the heads."""
+    return y.prod(dim=1)
+
+
+@WRONG.to("merge_heads", "first head is repeated")
+def first_head_repeated(y):
+    """Read head 0 in each step of the loop."""
+    return torch.cat([y[:, 0] for _ in range(y.shape[1])], dim=-1)
+
+
+@WRONG.to("merge_heads", "time and channels are swapped")
+def channels_before_time(y):
+    """Transpose the wrong axes before the flattening."""
+    return y.mT.flatten(1, 2)
+
+
+@WRONG.to("merge_heads", "only the last head")
+def last_head_only(y):
+    """Overwrite the result in each step of the loop."""
+    for head in y.unbind(1):
+        x = head
+    return x.clone()

@@ -374,3 +374,227 @@ def nearest_sum(probabilities, u):
 @WRONG.to("sample_next", "for probabilities", "is right")
 def draws_sorted(probabilities, u):
     return (probabilities.cumsum(-1) <= u.sort().values[:, None]).sum(-1)
+
+
+# Answers of more students -------------------------------------------------------------------------
+
+@RIGHT.to("bigram_probabilities")
+def softmax_of_the_logarithms(counts, smoothing):
+    return (counts + smoothing).log().softmax(1)
+
+
+@RIGHT.to("bigram_probabilities")
+def cell_by_cell(counts, smoothing):
+    V = len(counts)
+    result = torch.empty_like(counts)
+    for a in range(V):
+        total = sum(counts[a, b] + smoothing for b in range(V))
+        for b in range(V):
+            result[a, b] = (counts[a, b] + smoothing) / total
+    return result
+
+
+@WRONG.to("bigram_probabilities", "divided by its mean")
+def divided_by_the_mean(counts, smoothing):
+    """Divide by the mean of a row."""
+    return (counts + smoothing) / (counts + smoothing).mean(1, keepdim=True)
+
+
+@WRONG.to("bigram_probabilities", "added to the probabilities", "again")
+def probabilities_smoothed_and_divided_again(counts, smoothing):
+    """Smooth the probabilities, not the counts."""
+    probabilities = counts / counts.sum(1, keepdim=True) + smoothing
+    return probabilities / probabilities.sum(1, keepdim=True)
+
+
+@WRONG.to("bigram_probabilities", "V² times")
+def smoothing_of_the_whole_table(counts, smoothing):
+    """Count the smoothing of all V² cells in each row."""
+    return (counts + smoothing) / (counts.sum(1, keepdim=True) + smoothing * counts.numel())
+
+
+@WRONG.to("bigram_probabilities", "transposed first", "token before")
+def about_the_token_before(counts, smoothing):
+    """Read the table of counts by columns."""
+    smoothed = counts.T + smoothing
+    return smoothed / smoothed.sum(1, keepdim=True)
+
+
+@WRONG.to("bigram_probabilities", "below the smoothing are raised")
+def at_least_the_smoothing(counts, smoothing):
+    """Take the maximum of count and smoothing."""
+    return F.normalize(counts.clamp(min=smoothing), p=1, dim=1)
+
+
+@WRONG.to("bigram_probabilities", "shared out")
+def smoothing_shared_by_the_row(counts, smoothing):
+    """Add smoothing / V to each count."""
+    return F.normalize(counts + smoothing / counts.shape[1], p=1, dim=1)
+
+
+@WRONG.to("bigram_probabilities", "multiplied by the smoothing")
+def counts_times_smoothing(counts, smoothing):
+    """Multiply where an addition is right."""
+    return counts * smoothing / (counts * smoothing).sum(1, keepdim=True)
+
+
+@RIGHT.to("cross_entropy")
+def by_a_distribution(logits, targets):
+    return -torch.distributions.Categorical(logits=logits).log_prob(targets).mean()
+
+
+@RIGHT.to("cross_entropy")
+def by_einsum(logits, targets):
+    one_hot = F.one_hot(targets, logits.shape[-1]).to(logits.dtype)
+    return -torch.einsum("btv,btv->", one_hot, logits.log_softmax(-1)) / targets.numel()
+
+
+@RIGHT.to("cross_entropy")
+def classes_on_axis_1(logits, targets):
+    return F.cross_entropy(logits.transpose(1, 2), targets, reduction="none").mean(0).mean()
+
+
+@WRONG.to("cross_entropy", "largest loss")
+def the_worst_position(logits, targets):
+    """Take the maximum over the positions."""
+    return F.cross_entropy(logits.mT, targets, reduction="none").max()
+
+
+@WRONG.to("cross_entropy", "median")
+def the_middle_position(logits, targets):
+    """Take the median over the positions."""
+    return F.cross_entropy(logits.mT, targets, reduction="none").median()
+
+
+@WRONG.to("cross_entropy", "squared error")
+def mean_squared_error(logits, targets):
+    """Compare probabilities with a one-hot target, in squares."""
+    return F.mse_loss(logits.softmax(-1), F.one_hot(targets, logits.shape[-1]).to(logits.dtype))
+
+
+@WRONG.to("cross_entropy", "binary cross-entropy")
+def binary(logits, targets):
+    """Use the binary cross-entropy of each token."""
+    one_hot = F.one_hot(targets, logits.shape[-1]).to(logits.dtype)
+    return F.binary_cross_entropy(logits.softmax(-1), one_hot)
+
+
+@WRONG.to("cross_entropy", "sigmoid", "softmax")
+def sigmoid_of_the_target(logits, targets):
+    """Use a sigmoid where a softmax is right."""
+    return -logits.sigmoid().gather(-1, targets[..., None]).log().mean()
+
+
+@WRONG.to("cross_entropy", "token 0 are left out")
+def token_0_as_padding(logits, targets):
+    """Ignore the positions whose target is 0."""
+    losses = F.cross_entropy(logits.mT, targets, reduction="none")
+    return losses[targets != 0].mean()
+
+
+@WRONG.to("cross_entropy", "ln V too small")
+def mean_in_the_denominator(logits, targets):
+    """Divide by the mean of all exp(logits)."""
+    of_target = logits.gather(-1, targets[..., None])[..., 0]
+    return (logits.exp().mean(-1).log() - of_target).mean()
+
+
+@WRONG.to("cross_entropy", "squared")
+def squared_losses(logits, targets):
+    """Take the mean of the squares of the losses."""
+    return F.cross_entropy(logits.mT, targets, reduction="none").pow(2).mean()
+
+
+@WRONG.to("cross_entropy", "base of the logarithm is 10")
+def with_log10(logits, targets):
+    """Use log10."""
+    return -logits.softmax(-1).gather(-1, targets[..., None]).log10().mean()
+
+
+@WRONG.to("cross_entropy", "most probable token")
+def loss_of_the_guess(logits, targets):
+    """Take the model's own guess for the target."""
+    return F.cross_entropy(logits.flatten(0, 1), logits.flatten(0, 1).argmax(-1))
+
+
+@WRONG.to("cross_entropy", "positions only", "batch is added up")
+def divided_by_T_only(logits, targets):
+    """Divide the sum by T."""
+    losses = F.cross_entropy(logits.mT, targets, reduction="sum")
+    return losses / targets.shape[1]
+
+
+@RIGHT.to("sample_next")
+def by_itertools(probabilities, u):
+    from itertools import accumulate
+
+    rows = zip(probabilities.tolist(), u.tolist(), strict=True)
+    tokens = [next(v for v, c in enumerate(accumulate(row)) if c > draw) for row, draw in rows]
+    return torch.tensor(tokens)
+
+
+@RIGHT.to("sample_next")
+def by_bisection(probabilities, u):
+    from bisect import bisect_right
+
+    cumulative = probabilities.cumsum(-1).tolist()
+    return torch.tensor([bisect_right(row, draw) for row, draw in zip(cumulative, u, strict=True)])
+
+
+@RIGHT.to("sample_next")
+def first_true_by_argmax(probabilities, u):
+    return (probabilities.cumsum(1) > u.unsqueeze(1)).byte().argmax(1)
+
+
+@WRONG.to("sample_next", "order of their size, the largest first")
+def sorted_downwards_and_put_back(probabilities, u):
+    """Sort first, and then translate the rank into a token."""
+    ordered, order = probabilities.sort(-1, descending=True)
+    rank = (ordered.cumsum(-1) <= u[:, None]).sum(-1)
+    return order[torch.arange(len(order)), rank]
+
+
+@WRONG.to("sample_next", "order of their size, the smallest first")
+def sorted_upwards_and_put_back(probabilities, u):
+    """Sort upwards first, and then translate the rank into a token."""
+    ordered, order = probabilities.sort(-1)
+    rank = (ordered.cumsum(-1) <= u[:, None]).sum(-1)
+    return order[torch.arange(len(order)), rank]
+
+
+@WRONG.to("sample_next", "multiplied", "cumsum")
+def products(probabilities, u):
+    """Take cumprod for cumsum."""
+    return (probabilities.cumprod(-1) > u[:, None]).int().argmax(-1)
+
+
+@WRONG.to("sample_next", "nearest to u")
+def nearest_probability(probabilities, u):
+    """Take the token whose probability is nearest to u."""
+    return (probabilities - u[:, None]).abs().argmin(-1)
+
+
+@WRONG.to("sample_next", "softmax of probabilities")
+def softmax_again(probabilities, u):
+    """Take probabilities for logits."""
+    return (probabilities.softmax(-1).cumsum(-1) <= u[:, None]).sum(-1)
+
+
+@WRONG.to("sample_next", "equally probable")
+def u_times_V(probabilities, u):
+    """Scale u to an index."""
+    return (u * probabilities.shape[1]).floor().long()
+
+
+@WRONG.to("sample_next", "end of the vocabulary")
+def from_the_end(probabilities, u):
+    """Add the probabilities up from the last token to the first."""
+    from_the_right = probabilities.flip(-1).cumsum(-1)
+    return probabilities.shape[-1] - 1 - (from_the_right <= u[:, None]).sum(-1)
+
+
+@WRONG.to("sample_next", "last row of probabilities")
+def last_row_for_every_draw(probabilities, u):
+    """Forget to move the row along with u in a loop."""
+    cumulative = probabilities[-1].cumsum(-1)
+    return torch.stack([(cumulative <= draw).sum() for draw in u])

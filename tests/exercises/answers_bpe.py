@@ -620,3 +620,410 @@ def str_of_bytes(tokens):
 @WRONG.to("stream", "one token too late")
 def one_behind(tokens):
     return ["", *with_an_incremental_decoder(tokens)[:-1]]
+
+
+# Answers of more students -------------------------------------------------------------------------
+
+@RIGHT.to("merge")
+def with_a_deque(ids, pair, new_id):
+    from collections import deque
+
+    left, result = deque(ids), []
+    while left:
+        result.append(left.popleft())
+        if left and (result[-1], left[0]) == pair:
+            left.popleft()
+            result[-1] = new_id
+    return result
+
+
+@RIGHT.to("merge")
+def by_recursion(ids, pair, new_id):
+    if len(ids) < 2:
+        return ids[:]
+    if ids[0] == pair[0] and ids[1] == pair[1]:
+        return [new_id] + by_recursion(ids[2:], pair, new_id)
+    return ids[:1] + by_recursion(ids[1:], pair, new_id)
+
+
+@RIGHT.to("merge")
+def with_a_generator(ids, pair, new_id):
+    def tokens():
+        left = iter([*ids, None])
+        a = next(left)
+        for b in left:
+            merged = (a, b) == pair
+            if a is not None:
+                yield new_id if merged else a
+            a = next(left, None) if merged else b
+
+    return list(tokens())
+
+
+@RIGHT.to("merge")
+def replaced_in_a_copy(ids, pair, new_id):
+    ids, i = ids[:], 0
+    while i + 1 < len(ids):
+        if ids[i:i + 2] == list(pair):
+            ids[i:i + 2] = [new_id]
+        i += 1
+    return ids
+
+
+def every_merge_becomes(ids, pair, tokens):
+    result, i = [], 0
+    while i < len(ids):
+        found = tuple(ids[i:i + 2]) == pair
+        result += tokens if found else [ids[i]]
+        i += 2 if found else 1
+    return result
+
+
+@WRONG.to("merge", "first id of the pair stays")
+def first_id_kept(ids, pair, new_id):
+    """Replace the second id only."""
+    return every_merge_becomes(ids, pair, [pair[0], new_id])
+
+
+@WRONG.to("merge", "second id of the pair stays")
+def second_id_kept(ids, pair, new_id):
+    """Replace the first id only."""
+    return every_merge_becomes(ids, pair, [new_id, pair[1]])
+
+
+@WRONG.to("merge", "stand at the end of the list")
+def added_at_the_end(ids, pair, new_id):
+    """Take the pairs out, and add the new tokens at the end."""
+    rest = every_merge_becomes(ids, pair, [])
+    return rest + [new_id] * ((len(ids) - len(rest)) // 2)
+
+
+@WRONG.to("merge", "only the last occurrence")
+def last_only(ids, pair, new_id):
+    """Search from the end, and stop."""
+    for i in reversed(range(len(ids) - 1)):
+        if (ids[i], ids[i + 1]) == pair:
+            return [*ids[:i], new_id, *ids[i + 2:]]
+    return ids
+
+
+@WRONG.to("merge", "any two ids of the pair")
+def both_in_the_pair(ids, pair, new_id):
+    """Ask whether both ids are in the pair."""
+    result, i = [], 0
+    while i < len(ids):
+        found = i + 1 < len(ids) and ids[i] in pair and ids[i + 1] in pair
+        result.append(new_id if found else ids[i])
+        i += 2 if found else 1
+    return result
+
+
+@WRONG.to("merge", "first id of the pair alone decides")
+def first_id_compared(ids, pair, new_id):
+    """Compare pair[0] only."""
+    result, i = [], 0
+    while i < len(ids):
+        found = i + 1 < len(ids) and ids[i] == pair[0]
+        result.append(new_id if found else ids[i])
+        i += 2 if found else 1
+    return result
+
+
+@WRONG.to("merge", "uses up three ids")
+def three_steps_after_a_merge(ids, pair, new_id):
+    """Go on by two in the branch, and by one after it."""
+    result, i = [], 0
+    while i < len(ids):
+        if tuple(ids[i:i + 2]) == pair:
+            result.append(new_id)
+            i += 2
+        else:
+            result.append(ids[i])
+        i += 1
+    return result
+
+
+@RIGHT.to("best_pair")
+def with_a_heap(words):
+    import heapq
+
+    return heapq.nsmallest(1, [(-count, pair) for pair, count in counted(words).items()])[0][1]
+
+
+@RIGHT.to("best_pair")
+def two_stable_sorts(words):
+    counts = counted(words)
+    return sorted(sorted(counts), key=counts.get, reverse=True)[0]
+
+
+@RIGHT.to("best_pair")
+def one_comparison_after_another(words):
+    counts, best = {}, None
+    for ids in words:
+        for i in range(1, len(ids)):
+            counts[ids[i - 1], ids[i]] = 0
+    for pair in counts:
+        for ids, times in words.items():
+            counts[pair] += times * sum((a, b) == pair for a, b in zip(ids, ids[1:], strict=False))
+        if best is None or counts[pair] > counts[best]:
+            best = pair
+        elif counts[pair] == counts[best] and pair < best:
+            best = pair
+    return best
+
+
+def best_of(words, pairs):
+    counts = Counter()
+    for ids, times in words.items():
+        for pair in pairs(ids):
+            counts[pair] += times
+    return min(counts, key=lambda pair: (-counts[pair], pair))
+
+
+@WRONG.to("best_pair", "compared as text")
+def ties_as_text(words):
+    """Compare str(pair)."""
+    counts = counted(words)
+    return min(counts, key=lambda pair: (-counts[pair], str(pair)))
+
+
+@WRONG.to("best_pair", "last id of a word and its first id")
+def in_a_circle(words):
+    """Pair the last id with the first, as roll does."""
+    return best_of(words, lambda ids: zip(ids, (*ids[1:], ids[0]), strict=True))
+
+
+@WRONG.to("best_pair", "first pair of each word")
+def first_pairs(words):
+    """Look at the beginning of each word only."""
+    return best_of(words, lambda ids: [ids[:2]] if len(ids) > 1 else [])
+
+
+@WRONG.to("best_pair", "two positions apart")
+def one_between(words):
+    """Skip one id."""
+    return best_of(words, lambda ids: zip(ids, ids[2:], strict=False))
+
+
+@WRONG.to("best_pair", "largest count of one word")
+def largest_word_count(words):
+    """Take the maximum over the words."""
+    counts = Counter()
+    for ids, times in words.items():
+        for pair in pairwise(ids):
+            counts[pair] = max(counts[pair], times)
+    return min(counts, key=lambda pair: (-counts[pair], pair))
+
+
+@WRONG.to("best_pair", "reverse order")
+def turned_around(words):
+    """Return (b, a)."""
+    b, a = sorted_by_count_and_pair(words)
+    return a, b
+
+
+@WRONG.to("best_pair", "occur once are left out")
+def rare_words_left_out(words):
+    """Skip words that occur once."""
+    return sorted_by_count_and_pair({ids: times for ids, times in words.items() if times >= 2})
+
+
+@WRONG.to("best_pair", "smaller sum")
+def smallest_sum(words):
+    """Compare the sums of equally frequent pairs."""
+    counts = counted(words)
+    return min(counts, key=lambda pair: (-counts[pair], sum(pair)))
+
+
+@RIGHT.to("encode_word")
+def with_a_list_of_ranks(ids, merges):
+    ids = list(ids)
+    while True:
+        found = [(merges[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in merges]
+        if not found:
+            return ids
+        new_id, i = min(found)
+        ids = ids[:i] + [new_id] + ids[i + 2:]
+
+
+@RIGHT.to("encode_word")
+def with_reduce(ids, merges):
+    from functools import reduce
+
+    in_order = sorted(merges.items(), key=lambda item: item[1])
+    return reduce(lambda ids, item: merged(ids, *item), in_order, ids)
+
+
+@RIGHT.to("encode_word")
+def recursive(ids, merges):
+    known = known_pairs(ids, merges)
+    if not known:
+        return tuple(ids)
+    pair = sorted(known, key=lambda pair: merges[pair])[0]
+    return recursive(merged(ids, pair, merges[pair]), merges)
+
+
+def encoded_by(ids, merges, choose):
+    while pairs := known_pairs(ids, merges):
+        pair = choose(pairs)
+        ids = merged(ids, pair, merges[pair])
+    return ids
+
+
+@WRONG.to("encode_word", "rightmost")
+def rightmost_first(ids, merges):
+    """Begin at the end of the word."""
+    return encoded_by(ids, merges, lambda pairs: pairs[-1])
+
+
+@WRONG.to("encode_word", "largest ids")
+def largest_pair(ids, merges):
+    """Merge the largest pair."""
+    return encoded_by(ids, merges, max)
+
+
+@WRONG.to("encode_word", "longest token")
+def longest_token_first(ids, merges):
+    """Merge what makes the longest token."""
+    length = {}
+    for (a, b), new_id in merges.items():
+        length[new_id] = length.get(a, 1) + length.get(b, 1)
+    return encoded_by(ids, merges, lambda pairs: max(pairs, key=lambda p: length[merges[p]]))
+
+
+@WRONG.to("encode_word", "rarest pair")
+def rarest_pair_of_the_word(ids, merges):
+    """Merge the rarest pair."""
+    return encoded_by(ids, merges, lambda pairs: min(pairs, key=lambda p: (pairs.count(p),
+                                                                           merges[p])))
+
+
+@WRONG.to("encode_word", "order of their ids")
+def merges_sorted_by_pair(ids, merges):
+    """Sort the merges by their pairs."""
+    for pair, new_id in sorted(merges.items()):
+        ids = merged(ids, pair, new_id)
+    return ids
+
+
+@WRONG.to("encode_word", "collected once")
+def pairs_of_the_bytes(ids, merges):
+    """Look for known pairs at the beginning only."""
+    for pair in sorted(known_pairs(ids, merges), key=merges.get):
+        ids = merged(ids, pair, merges[pair])
+    return ids
+
+
+@WRONG.to("encode_word", "numbers of the merges")
+def numbered_from_0(ids, merges):
+    """Use the place in the dict as the id."""
+    numbers = {new_id: n for n, new_id in enumerate(merges.values())}
+    return [numbers.get(i, i) for i in in_the_order_learned(ids, merges)]
+
+
+@RIGHT.to("stream")
+def what_is_new_in_the_text(tokens):
+    data, done, texts = b"", 0, []
+    for token in tokens:
+        data += token
+        text = data.decode("utf-8", "ignore")
+        texts.append(text[done:])
+        done = len(text)
+    return texts
+
+
+@RIGHT.to("stream")
+def by_shortening(tokens):
+    texts, rest = [], b""
+    for token in tokens:
+        rest += token
+        for end in range(len(rest), -1, -1):
+            try:
+                texts.append(rest[:end].decode())
+            except UnicodeDecodeError:
+                continue
+            rest = rest[end:]
+            break
+    return texts
+
+
+@RIGHT.to("stream")
+def by_iterdecode(tokens):
+    def generate():
+        decoder = codecs.lookup("utf-8").incrementaldecoder(errors="strict")
+        yield from (decoder.decode(token, final=False) for token in tokens)
+
+    return tuple(generate())
+
+
+@WRONG.to("stream", "ASCII")
+def ascii_only(tokens):
+    """Decode as ASCII."""
+    return [token.decode("ascii", errors="ignore") for token in tokens]
+
+
+@WRONG.to("stream", "escape like \\xc3")
+def escapes(tokens):
+    """Let the decoder write escapes."""
+    return [token.decode(errors="backslashreplace") for token in tokens]
+
+
+@WRONG.to("stream", "every � is taken out")
+def marks_removed(tokens):
+    """Decode with marks, and remove them."""
+    return [token.decode(errors="replace").replace("�", "") for token in tokens]
+
+
+@WRONG.to("stream", "never shown")
+def new_part_of_a_text_with_marks(tokens):
+    """Cut off what was shown, although it had a mark in it."""
+    data, done, texts = b"", 0, []
+    for token in tokens:
+        data += token
+        text = data.decode("utf-8", "replace")
+        texts.append(text[done:])
+        done = len(text)
+    return texts
+
+
+@WRONG.to("stream", "one text too many at the end")
+def flushed_at_the_end(tokens):
+    """Add what the decoder still holds."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    return [decoder.decode(token) for token in tokens] + [decoder.decode(b"", final=True)]
+
+
+@WRONG.to("stream", "for each byte")
+def byte_by_byte(tokens):
+    """Return a text for each byte."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    return [decoder.decode(bytes([byte])) for token in tokens for byte in token]
+
+
+@WRONG.to("stream", "spaces are taken away")
+def stripped(tokens):
+    """Strip the texts."""
+    return [text.strip() for text in with_an_incremental_decoder(tokens)]
+
+
+@WRONG.to("merge", "for ids", "is right")
+def at_most_twice(ids, pair, new_id):
+    """Stop after two merges."""
+    result, i = [], 0
+    while i < len(ids):
+        found = tuple(ids[i:i + 2]) == pair and len(ids[:i]) - len(result) < 2
+        result.append(new_id if found else ids[i])
+        i += 1 + found
+    return result
+
+
+@WRONG.to("stream", "for tokens", "is right")
+def characters_of_two_bytes(tokens):
+    """Hold one byte back at most."""
+    rest, texts = b"", []
+    for token in tokens:
+        rest += token
+        half = bool(rest) and rest[-1] >= 0xC0
+        texts.append(rest[:len(rest) - half].decode(errors="replace"))
+        rest = rest[len(rest) - half:]
+    return texts

@@ -423,7 +423,7 @@ def exponent_by_the_length(T, C):
     return alternating(angle.sin(), angle.cos())
 
 
-@WRONG.to("dropout", "1.257", "1.25")
+@WRONG.to("dropout", "share that happened to stay")
 def scaled_by_the_share_that_stays(x, p, generator):
     keep = torch.rand(x.shape, generator=generator) >= p
     return x * keep * x.numel() / keep.sum()
@@ -512,3 +512,328 @@ def stream_detached(x, norm1, attention, norm2, feed_forward):
 def two_results(x, norm1, attention, norm2, feed_forward):
     x = x + attention(norm1(x))
     return x, feed_forward(norm2(x))
+
+
+# Answers of more students -------------------------------------------------------------------------
+
+@RIGHT.to("layer_norm")
+def with_var_mean(x, weight, bias, eps):
+    variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
+    return torch.addcmul(bias, (x - mean) * torch.rsqrt(variance + eps), weight)
+
+
+@RIGHT.to("layer_norm")
+def with_einsum(x, weight, bias, eps):
+    C = x.shape[-1]
+    centred = x - torch.einsum("btc->bt", x)[..., None] / C
+    variance = torch.einsum("btc,btc->bt", centred, centred) / C
+    return torch.einsum("btc,c,bt->btc", centred, weight, (variance + eps) ** -0.5) + bias
+
+
+@WRONG.to("layer_norm", "eps is added twice")
+def eps_twice(x, weight, bias, eps):
+    """Add eps inside and outside of the root."""
+    centred = x - x.mean(-1, keepdim=True)
+    std = (centred.square().mean(-1, keepdim=True) + eps).sqrt()
+    return centred / (std + eps) * weight + bias
+
+
+@WRONG.to("layer_norm", "mean of |x − mean|")
+def mean_absolute_deviation(x, weight, bias, eps):
+    """Divide by the mean distance from the mean."""
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.abs().mean(-1, keepdim=True) + eps) * weight + bias
+
+
+@WRONG.to("layer_norm", "range 0 … 1")
+def stretched(x, weight, bias, eps):
+    """Stretch each position to 0 … 1."""
+    low, high = x.min(-1, keepdim=True).values, x.max(-1, keepdim=True).values
+    return weight * (x - low) / (high - low + eps) + bias
+
+
+@WRONG.to("layer_norm", "weight before it is normalised")
+def weight_first(x, weight, bias, eps):
+    """Multiply by weight before the norm."""
+    return normalised(x * weight, eps) + bias
+
+
+@WRONG.to("layer_norm", "applied before x is normalised")
+def weight_and_bias_first(x, weight, bias, eps):
+    """Apply weight and bias before the norm."""
+    return normalised(x * weight + bias, eps)
+
+
+@WRONG.to("layer_norm", "x is added to the result")
+def residual_inside(x, weight, bias, eps):
+    """Put the residual connection into the norm."""
+    return x + normalised(x, eps) * weight + bias
+
+
+@WRONG.to("layer_norm", "one variance is taken of the whole x")
+def one_variance_for_all(x, weight, bias, eps):
+    """Forget dim=-1 in var."""
+    return (x - x.mean(-1, keepdim=True)) / (x.var(unbiased=False) + eps).sqrt() * weight + bias
+
+
+@WRONG.to("layer_norm", "minimum of the variance")
+def eps_as_a_minimum(x, weight, bias, eps):
+    """Use eps where the variance is smaller."""
+    centred = x - x.mean(-1, keepdim=True)
+    variance = centred.square().mean(-1, keepdim=True)
+    return centred / torch.maximum(variance, torch.full_like(variance, eps)).sqrt() * weight + bias
+
+
+@WRONG.to("layer_norm", "multiplies by the standard deviation")
+def multiplied_by_the_deviation(x, weight, bias, eps):
+    """Multiply where a division is right."""
+    std = (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
+    return (x - x.mean(-1, keepdim=True)) * std * weight + bias
+
+
+@WRONG.to("layer_norm", "weight and bias are swapped")
+def weight_and_bias_swapped(x, weight, bias, eps):
+    """Take the two arguments in the wrong order."""
+    return F.layer_norm(x, x.shape[-1:], bias, weight, eps)
+
+
+@RIGHT.to("sinusoidal_positions")
+def with_complex_numbers(T, C):
+    angle = torch.outer(torch.arange(T), 10_000.0 ** -(torch.arange(0, C, 2) / C))
+    return torch.view_as_real(1j * torch.polar(torch.ones_like(angle), -angle)).flatten(1)
+
+
+@RIGHT.to("sinusoidal_positions")
+def cosine_as_a_shifted_sine(T, C):
+    c = torch.arange(C, dtype=torch.float64)
+    angle = torch.arange(T).unsqueeze(1) * torch.exp(-(c - c % 2) / C * math.log(10_000))
+    return torch.sin(angle + c % 2 * math.pi / 2).float()
+
+
+@RIGHT.to("sinusoidal_positions")
+def channel_by_channel(T, C):
+    columns = []
+    for i in range(C // 2):
+        angle = torch.tensor([t / 10_000 ** (2 * i / C) for t in range(T)])
+        columns += [angle.sin(), angle.cos()]
+    return torch.stack(columns).T
+
+
+@WRONG.to("sinusoidal_positions", "without the division by C")
+def not_divided_by_C(T, C):
+    """Use the exponent 2i."""
+    angle = torch.arange(T)[:, None] / 10_000.0 ** torch.arange(0, C, 2)
+    return alternating(angle.sin(), angle.cos())
+
+
+@WRONG.to("sinusoidal_positions", "e⁴", "natural logarithm")
+def with_log10(T, C):
+    """Use log10 inside of exp."""
+    angle = torch.arange(T)[:, None] * torch.exp(-torch.arange(0, C, 2) / C * math.log10(10_000))
+    return alternating(angle.sin(), angle.cos())
+
+
+@WRONG.to("sinusoidal_positions", "divided by T")
+def positions_from_0_to_1(T, C):
+    """Divide the positions by their number."""
+    angle = angles(T, C) / T
+    return alternating(angle.sin(), angle.cos())
+
+
+@WRONG.to("sinusoidal_positions", "pairs are in the reverse order")
+def slowest_pair_first(T, C):
+    """Turn the frequencies around."""
+    angle = angles(T, C).flip(1)
+    return alternating(angle.sin(), angle.cos())
+
+
+@WRONG.to("sinusoidal_positions", "only the sines are returned")
+def half_of_the_channels(T, C):
+    """Forget the cosines."""
+    return angles(T, C).sin()
+
+
+@WRONG.to("sinusoidal_positions", "added up", "channel of its own")
+def sines_plus_cosines(T, C):
+    """Add sine and cosine."""
+    return angles(T, C).sin() + angles(T, C).cos()
+
+
+@WRONG.to("sinusoidal_positions", "axes of their own")
+def not_flattened(T, C):
+    """Stack sines and cosines, and forget to flatten."""
+    return torch.stack([angles(T, C).sin(), angles(T, C).cos()], dim=-1)
+
+
+@WRONG.to("sinusoidal_positions", "sign of the angle")
+def negative_angles(T, C):
+    """Turn in the other direction."""
+    return alternating((-angles(T, C)).sin(), (-angles(T, C)).cos())
+
+
+@WRONG.to("sinusoidal_positions", "last pair has exponent 1")
+def with_logspace(T, C):
+    """Let logspace reach 1/10000, one step too far."""
+    angle = torch.arange(T)[:, None] * torch.logspace(0, -4, C // 2)
+    return alternating(angle.sin(), angle.cos())
+
+
+@WRONG.to("sinusoidal_positions", "cosines and sines are in two halves")
+def cosine_half_first(T, C):
+    """Put all cosines before all sines."""
+    return torch.cat([angles(T, C).cos(), angles(T, C).sin()], dim=1)
+
+
+@RIGHT.to("dropout")
+def one_draw_after_another(x, p, generator):
+    flat = [number / (1 - p) if torch.rand((), generator=generator) >= p else number * 0
+            for number in x.flatten()]
+    return torch.stack(flat).view_as(x)
+
+
+@RIGHT.to("dropout")
+def filled_and_cleared(x, p, generator):
+    draws = torch.empty(x.shape).uniform_(generator=generator)
+    y = x.clone() / (1 - p)
+    y[draws < p] = 0
+    return y
+
+
+@RIGHT.to("dropout")
+def with_a_random_integer(x, p, generator):
+    draws = torch.randint(10**6, (x.numel(),), generator=generator)
+    return (x.reshape(-1) * (draws >= p * 10**6)).reshape(x.shape) / (1 - p)
+
+
+@WRONG.to("dropout", "mask alone")
+def the_mask(x, p, generator):
+    """Forget to multiply x by the mask."""
+    return (torch.rand(x.shape, generator=generator) >= p).to(x.dtype) / (1 - p)
+
+
+@WRONG.to("dropout", "dropped should become 0")
+def minus_infinity(x, p, generator):
+    """Fill with -inf, as before a softmax."""
+    drop = torch.rand(x.shape, generator=generator) < p
+    return (x / (1 - p)).masked_fill(drop, -math.inf)
+
+
+@WRONG.to("dropout", "applied twice")
+def twice(x, p, generator):
+    """Apply dropout to its own result."""
+    for _ in range(2):
+        x = x * (torch.rand(x.shape, generator=generator) >= p) / (1 - p)
+    return x
+
+
+@WRONG.to("dropout", "drops", "it should be 20%")
+def a_coin_for_each(x, p, generator):
+    """Drop half of the numbers, whatever p is."""
+    return x * torch.randint(2, x.shape, generator=generator) / (1 - p)
+
+
+@WRONG.to("dropout", "same numbers are dropped for every seed")
+def a_generator_of_its_own(x, p, generator):
+    """Draw from a new generator with a fixed seed."""
+    draws = torch.rand(x.shape, generator=torch.Generator().manual_seed(42))
+    return x * (draws >= p) / (1 - p)
+
+
+@WRONG.to("dropout", "all rows of the batch share one mask")
+def the_seed_set_for_each_row(x, p, generator):
+    """Set the seed again for each row."""
+    rows = []
+    for row in x:
+        generator.manual_seed(generator.initial_seed())
+        rows.append(row * (torch.rand(row.shape, generator=generator) >= p) / (1 - p))
+    return torch.stack(rows)
+
+
+@WRONG.to("dropout", "divided by 1 − p twice")
+def scaled_twice(x, p, generator):
+    """Divide the mask and the product."""
+    keep = torch.nn.functional.threshold(torch.rand(x.shape, generator=generator), p, 0).bool()
+    return x * (keep / (1 - p)) / (1 - p)
+
+
+@WRONG.to("dropout", "multiplied by 1 + p")
+def scaled_by_one_plus_p(x, p, generator):
+    """Multiply by 1 + p."""
+    return x * (torch.rand(x.shape, generator=generator) >= p) * (1 + p)
+
+
+@RIGHT.to("pre_norm_block")
+def by_a_loop(x, norm1, attention, norm2, feed_forward):
+    for norm, part in ((norm1, attention), (norm2, feed_forward)):
+        x = torch.add(part(norm(x)), x)
+    return x
+
+
+@RIGHT.to("pre_norm_block")
+def by_reduce(x, norm1, attention, norm2, feed_forward):
+    from functools import reduce
+
+    return reduce(lambda x, f: x + f[1](f[0](x)), [(norm1, attention), (norm2, feed_forward)], x)
+
+
+@WRONG.to("pre_norm_block", "the input is lost")
+def outputs_only(x, norm1, attention, norm2, feed_forward):
+    """Add the second output to the first, and not to the stream."""
+    output = attention(norm1(x))
+    return output + feed_forward(norm2(x + output))
+
+
+@WRONG.to("pre_norm_block", "only attention's part is post-norm")
+def first_half_post_norm(x, norm1, attention, norm2, feed_forward):
+    """Normalise the first sum."""
+    x = norm1(x + attention(x))
+    return x + feed_forward(norm2(x))
+
+
+@WRONG.to("pre_norm_block", "only feed_forward's part is post-norm")
+def second_half_post_norm(x, norm1, attention, norm2, feed_forward):
+    """Normalise the second sum."""
+    x = x + attention(norm1(x))
+    return norm2(x + feed_forward(x))
+
+
+@WRONG.to("pre_norm_block", "attention's output is normalised")
+def norm1_of_the_output(x, norm1, attention, norm2, feed_forward):
+    """Apply norm1 to what attention returns."""
+    x = x + norm1(attention(x))
+    return x + feed_forward(norm2(x))
+
+
+@WRONG.to("pre_norm_block", "attention reads both norms")
+def both_norms_first(x, norm1, attention, norm2, feed_forward):
+    """Apply both norms before attention."""
+    x = x + attention(norm2(norm1(x)))
+    return x + feed_forward(norm2(x))
+
+
+@WRONG.to("pre_norm_block", "stream is doubled")
+def stream_twice(x, norm1, attention, norm2, feed_forward):
+    """Add the stream to itself."""
+    x = x + attention(norm1(x))
+    x = x + x + feed_forward(norm2(x))
+    return x
+
+
+@WRONG.to("pre_norm_block", "input is added once too often")
+def input_added_again(x, norm1, attention, norm2, feed_forward):
+    """Add the first input to the second sum too."""
+    h = x + attention(norm1(x))
+    return h + feed_forward(norm2(h)) + x
+
+
+@WRONG.to("pre_norm_block", "feed_forward is missing")
+def one_part_only(x, norm1, attention, norm2, feed_forward):
+    """Stop after attention."""
+    return x + attention(norm1(x))
+
+
+@WRONG.to("pre_norm_block", "multiplied")
+def gated(x, norm1, attention, norm2, feed_forward):
+    """Multiply where an addition is right."""
+    x = x * attention(norm1(x))
+    return x * feed_forward(norm2(x))

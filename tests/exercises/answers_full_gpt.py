@@ -590,3 +590,335 @@ def fills_the_window(model, ids, max_new_tokens, block_size):
     while ids.shape[1] < block_size:
         ids = torch.cat([ids, model(ids)[:, -1].argmax(-1, keepdim=True)], dim=1)
     return ids
+
+
+# Answers of more students -------------------------------------------------------------------------
+
+@RIGHT.to("shift_targets")
+def with_narrow(ids, start, block_size):
+    return ids.narrow(0, start, block_size), ids.narrow(0, start + 1, block_size)
+
+
+@RIGHT.to("shift_targets")
+def token_by_token(ids, start, block_size):
+    pairs = [(ids[t], ids[t + 1]) for t in range(start, start + block_size)]
+    x, y = zip(*pairs, strict=True)
+    return torch.stack(x), torch.stack(y)
+
+
+@RIGHT.to("shift_targets")
+def rolled_before_the_cut(ids, start, block_size):
+    end = start + block_size
+    return ids[start:end], ids.roll(-1)[start:end]
+
+
+@WRONG.to("shift_targets", "all targets are the same token, the one after")
+def one_target_for_all(ids, start, block_size):
+    """Let every position predict the token after the window."""
+    return ids[start:start + block_size], ids[start + block_size].repeat(block_size)
+
+
+@WRONG.to("shift_targets", "positions in the text")
+def positions(ids, start, block_size):
+    """Return where the tokens are, and not the tokens."""
+    x = torch.arange(start, start + block_size)
+    return x, x + 1
+
+
+@WRONG.to("shift_targets", "ends at the end of the text")
+def no_end(ids, start, block_size):
+    """Forget the end of the window."""
+    return ids[start:-1], ids[start + 1:]
+
+
+@WRONG.to("shift_targets", "always the end of the text")
+def from_the_end(ids, start, block_size):
+    """Take the last tokens of the text."""
+    return ids[-block_size - 1:-1], ids[-block_size:]
+
+
+@WRONG.to("shift_targets", "x is in the reverse order, and y too")
+def backwards(ids, start, block_size):
+    """Reverse the window."""
+    window = ids[start:start + block_size + 1]
+    return window[:-1].flip(0), window[1:].flip(0)
+
+
+@WRONG.to("shift_targets", "axis after time")
+def columns(ids, start, block_size):
+    """Return columns."""
+    window = ids[start:start + block_size + 1, None]
+    return window[:-1], window[1:]
+
+
+@WRONG.to("shift_targets", "next window")
+def the_next_window(ids, start, block_size):
+    """Take the window after this one as target."""
+    end = start + block_size
+    return ids[start:end], ids[end:end + block_size]
+
+
+@RIGHT.to("top_p")
+def with_marks_moved_by_one(probabilities, p):
+    ordered, order = torch.sort(probabilities, descending=True, dim=-1)
+    remove = ordered.cumsum(-1) >= p
+    remove[:, 1:] = remove[:, :-1].clone()
+    remove[:, 0] = False
+    result = probabilities.masked_fill(remove.scatter(1, order, remove), 0)
+    return result / result.sum(1, keepdim=True)
+
+
+@RIGHT.to("top_p")
+def by_a_threshold(probabilities, p):
+    ordered = probabilities.sort(-1, descending=True).values
+    last = (ordered.cumsum(-1) - ordered < p).sum(-1, keepdim=True) - 1
+    result = probabilities * (probabilities >= ordered.gather(-1, last))
+    return result / result.sum(-1, keepdim=True)
+
+
+@RIGHT.to("top_p")
+def by_recursion(probabilities, p):
+    def tokens(row, left):
+        best = max(row, key=row.get)
+        rest = {token: value for token, value in row.items() if token != best}
+        return [best] + (tokens(rest, left - row[best]) if left > row[best] and rest else [])
+
+    result = torch.zeros_like(probabilities)
+    for b, row in enumerate(probabilities.tolist()):
+        stays = tokens(dict(enumerate(row)), p)
+        result[b, stays] = probabilities[b, stays] / probabilities[b, stays].sum()
+    return result
+
+
+@WRONG.to("top_p", "exactly p", "one more token")
+def marks_moved_by_one_but_strict(probabilities, p):
+    """Remove where the sum is larger than p, as a well-known code does."""
+    ordered, order = probabilities.sort(descending=True, dim=-1)
+    remove = ordered.cumsum(-1) > p
+    remove[:, 1:] = remove[:, :-1].clone()
+    remove[:, 0] = False
+    result = probabilities.masked_fill(remove.scatter(1, order, remove), 0)
+    return result / result.sum(1, keepdim=True)
+
+
+@WRONG.to("top_p", "moved by `roll`")
+def marks_rolled(probabilities, p):
+    """Roll the marks, so that the last one comes to the first token."""
+    result = most_probable(probabilities, p, lambda before, own, p: (before + own <= p).roll(1, -1))
+    return result / result.sum(-1, keepdim=True)
+
+
+@WRONG.to("top_p", "average probability, 1 / V")
+def above_average(probabilities, p):
+    """Keep what is more probable than 1 / V."""
+    result = probabilities * (probabilities > 1 / probabilities.shape[1])
+    return result / result.sum(-1, keepdim=True)
+
+
+@WRONG.to("top_p", "axis, the batch")
+def summed_over_the_batch(probabilities, p):
+    """Add up along axis 0."""
+    ordered, order = probabilities.sort(-1, descending=True)
+    ordered = ordered * (ordered.cumsum(0) - ordered < p)
+    result = torch.zeros_like(probabilities).scatter(-1, order, ordered)
+    return result / result.sum(-1, keepdim=True)
+
+
+@WRONG.to("top_p", "sum of the whole batch")
+def divided_by_the_whole_sum(probabilities, p):
+    """Divide by one sum for all rows."""
+    result = most_probable(probabilities, p)
+    return result / result.sum()
+
+
+@WRONG.to("top_p", "same probability")
+def equally_probable(probabilities, p):
+    """Give all tokens that stay the same probability."""
+    stays = (most_probable(probabilities, p) > 0).to(probabilities.dtype)
+    return stays / stays.sum(-1, keepdim=True)
+
+
+@WRONG.to("top_p", "in wrong places")
+def gathered_with_the_same_order(probabilities, p):
+    """Undo the sorting with the order itself."""
+    ordered, order = probabilities.sort(-1, descending=True)
+    ordered = ordered * (ordered.cumsum(-1) - ordered < p)
+    return (ordered / ordered.sum(-1, keepdim=True)).gather(-1, order)
+
+
+@WRONG.to("top_p", "sorted like the first row")
+def order_of_the_first_row(probabilities, p):
+    """Sort all rows like row 0."""
+    order = probabilities[0].argsort(descending=True)
+    ordered = probabilities[:, order]
+    result = torch.zeros_like(probabilities)
+    result[:, order] = ordered * (ordered.cumsum(-1) - ordered < p)
+    return result / result.sum(-1, keepdim=True)
+
+
+@RIGHT.to("learning_rate")
+def by_interpolation(step, max_steps, peak, warmup):
+    angle = math.pi * max(0, step + 1 - warmup) / max(1, max_steps - warmup)
+    rise = 1 if warmup == 0 else min(1, (step + 1) / warmup)
+    return rise * peak * (math.cos(angle) + 1) / 2
+
+
+@RIGHT.to("learning_rate")
+def from_a_table(step, max_steps, peak, warmup):
+    rises = [peak * n / warmup for n in range(1, warmup + 1)]
+    angles = torch.linspace(0, math.pi, max_steps - warmup + 1, dtype=torch.float64)[1:]
+    return (rises + (peak / 2 * (1 + angles.cos())).tolist())[step]
+
+
+@WRONG.to("learning_rate", "divided by warmup − 1")
+def linspace_from_0(step, max_steps, peak, warmup):
+    """Let the warm-up begin at 0."""
+    if step < warmup:
+        return peak * step / max(1, warmup - 1)
+    return rate(step + 1, max_steps, peak, warmup)
+
+
+@WRONG.to("learning_rate", "peak twice")
+def cosine_of_step(step, max_steps, peak, warmup):
+    """Count the cosine from 0, and divide by one less."""
+    share = (step - warmup) / max(1, max_steps - warmup - 1)
+    cosine = lambda n: peak * (1 + math.cos(math.pi * share)) / 2
+    return warmup_and_then(cosine, step, peak, warmup)
+
+
+@WRONG.to("learning_rate", "curves are swapped")
+def curves_swapped(step, max_steps, peak, warmup):
+    """Rise along a cosine, and fall in a straight line."""
+    n = step + 1
+    if n <= warmup:
+        return peak * (1 - math.cos(math.pi * n / warmup)) / 2
+    return peak * (max_steps - n) / (max_steps - warmup)
+
+
+@WRONG.to("learning_rate", "never falls below a tenth")
+def a_floor(step, max_steps, peak, warmup):
+    """Set a minimum."""
+    cosine = lambda n: max(0.1 * peak, rate(n, max_steps, peak, warmup))
+    return warmup_and_then(cosine, step, peak, warmup)
+
+
+@WRONG.to("learning_rate", "parabola")
+def quadratic_decay(step, max_steps, peak, warmup):
+    """Fall along a parabola."""
+    decay = lambda n: peak * ((max_steps - n) / (max_steps - warmup)) ** 2
+    return warmup_and_then(decay, step, peak, warmup)
+
+
+@WRONG.to("learning_rate", "spread over max_steps")
+def cosine_too_long(step, max_steps, peak, warmup):
+    """Divide by max_steps."""
+    cosine = lambda n: peak * (1 + math.cos(math.pi * (n - warmup) / max_steps)) / 2
+    return warmup_and_then(cosine, step, peak, warmup)
+
+
+@WRONG.to("learning_rate", "upside down")
+def cosine_upside_down(step, max_steps, peak, warmup):
+    """Write 1 - cos for 1 + cos."""
+    cosine = lambda n: peak - rate(n, max_steps, peak, warmup)
+    return warmup_and_then(cosine, step, peak, warmup)
+
+
+@WRONG.to("learning_rate", "warmup + 1")
+def warmup_too_long(step, max_steps, peak, warmup):
+    """Divide the warm-up by warmup + 1."""
+    n = step + 1
+    return peak * n / (warmup + 1) if n <= warmup else rate(n, max_steps, peak, warmup)
+
+
+@RIGHT.to("generate_greedy")
+def into_a_buffer(model, ids, max_new_tokens, block_size):
+    B, T = ids.shape
+    result = torch.cat([ids, ids.new_zeros(B, max_new_tokens)], dim=1)
+    for t in range(T, T + max_new_tokens):
+        _, result[:, t] = model(result[:, max(0, t - block_size):t])[:, -1].max(-1)
+    return result
+
+
+@RIGHT.to("generate_greedy")
+def by_calling_itself(model, ids, max_new_tokens, block_size):
+    if not max_new_tokens:
+        return ids
+    token = model(ids[:, -block_size:])[:, -1].topk(1).indices
+    return by_calling_itself(model, torch.hstack([ids, token]), max_new_tokens - 1, block_size)
+
+
+@RIGHT.to("generate_greedy")
+def row_by_row_of_the_batch(model, ids, max_new_tokens, block_size):
+    texts = []
+    for text in ids.tolist():
+        while len(text) < ids.shape[1] + max_new_tokens:
+            scores = model(torch.tensor([text[-block_size:]]))[0, -1].tolist()
+            text.append(scores.index(max(scores)))
+        texts.append(text)
+    return torch.tensor(texts)
+
+
+def written(model, ids, max_new_tokens, block_size, token, window=None):
+    for _ in range(max_new_tokens):
+        read = window(ids) if window else ids[:, -block_size:]
+        ids = torch.cat([ids, token(model(read)).view(-1, 1)], dim=1)
+    return ids
+
+
+@WRONG.to("generate_greedy", "second most probable")
+def second_best(model, ids, max_new_tokens, block_size):
+    """Take the second of the sorted tokens."""
+    second = lambda logits: logits[:, -1].argsort(-1)[:, -2]
+    return written(model, ids, max_new_tokens, block_size, second)
+
+
+@WRONG.to("generate_greedy", "all rows are added up")
+def one_token_for_the_sum(model, ids, max_new_tokens, block_size):
+    """Add the rows of the batch up."""
+    token = lambda logits: logits[:, -1].sum(0).argmax().repeat(len(logits))
+    return written(model, ids, max_new_tokens, block_size, token)
+
+
+@WRONG.to("generate_greedy", "largest absolute value")
+def by_absolute_value(model, ids, max_new_tokens, block_size):
+    """Take the logit that is farthest from 0."""
+    token = lambda logits: logits[:, -1].abs().argmax(-1)
+    return written(model, ids, max_new_tokens, block_size, token)
+
+
+@WRONG.to("generate_greedy", "largest logit of all positions")
+def best_of_all_positions(model, ids, max_new_tokens, block_size):
+    """Take the maximum over time first."""
+    token = lambda logits: logits.max(1).values.argmax(-1)
+    return written(model, ids, max_new_tokens, block_size, token)
+
+
+@WRONG.to("generate_greedy", "starts anew")
+def blocks_that_do_not_overlap(model, ids, max_new_tokens, block_size):
+    """Begin an empty window whenever block_size tokens are full."""
+    window = lambda ids: ids[:, (ids.shape[1] - 1) // block_size * block_size:]
+    token = lambda logits: logits[:, -1].argmax(-1)
+    return written(model, ids, max_new_tokens, block_size, token, window)
+
+
+@WRONG.to("generate_greedy", "reverse order")
+def read_backwards(model, ids, max_new_tokens, block_size):
+    """Let the model read the newest token first."""
+    window = lambda ids: ids.flip(1)[:, :block_size]
+    token = lambda logits: logits[:, -1].argmax(-1)
+    return written(model, ids, max_new_tokens, block_size, token, window)
+
+
+@WRONG.to("generate_greedy", "prompt is counted")
+def length_in_all(model, ids, max_new_tokens, block_size):
+    """Stop when the whole text has max_new_tokens tokens."""
+    while ids.shape[1] < max_new_tokens:
+        ids = written(model, ids, 1, block_size, lambda logits: logits[:, -1].argmax(-1))
+    return ids
+
+
+@WRONG.to("generate_greedy", "last token alone")
+def only_the_newest(model, ids, max_new_tokens, block_size):
+    """Return the last token."""
+    return written(model, ids, max_new_tokens, block_size,
+                   lambda logits: logits[:, -1].argmax(-1))[:, -1:]

@@ -1,6 +1,7 @@
 """Test every exercise's check on right answers, wrong answers, stubs and arbitrary objects."""
 
 import importlib
+import itertools
 import random
 import threading
 import time
@@ -19,6 +20,7 @@ from collecting import defined, solutions, stubs
 
 from gptlib.classroom.exercises import (
     _checking,
+    _comparing,
     attention,
     bigram,
     bpe,
@@ -27,7 +29,7 @@ from gptlib.classroom.exercises import (
     full_gpt,
     time_weighting,
 )
-from gptlib.classroom.exercises._comparing import Wrong, agree, compare
+from gptlib.classroom.exercises._comparing import Wrong, agree, close, compare
 from gptlib.classroom.exercises.full_gpt import ToyModel
 
 ANSWERS = {
@@ -208,7 +210,7 @@ def test_a_function_that_never_returns_is_stopped(name, monkeypatch, capsys):
             print("still here")
 
     n_threads, start = threading.active_count(), time.monotonic()
-    assert_rejected(EXERCISES[name](endless), "0.2 seconds", "loop")
+    assert_rejected(EXERCISES[name](endless), "0.2 seconds of computing time", "loop")
     assert time.monotonic() - start < 5
     # The check can end a Python loop.
     assert threading.active_count() == n_threads
@@ -216,9 +218,19 @@ def test_a_function_that_never_returns_is_stopped(name, monkeypatch, capsys):
 
 
 def test_the_message_says_if_a_function_cannot_be_stopped(monkeypatch):
-    monkeypatch.setattr(_checking, "TIME_LIMIT", 0.1)
+    monkeypatch.setattr(_checking, "WAITING_LIMIT", 0.1)
     result = attention.check_causal_mask(lambda T: time.sleep(2))
-    assert_rejected(result, "goes on in the background")
+    assert_rejected(result, "within 0.1 seconds", "goes on in the background")
+
+
+def test_the_time_limit_counts_computing_and_not_waiting(monkeypatch):
+    monkeypatch.setattr(_checking, "TIME_LIMIT", 0.2)
+
+    def waits(T):
+        time.sleep(0.1)
+        return torch.ones(T, T, dtype=torch.bool).tril()
+
+    assert attention.check_causal_mask(waits)
 
 
 def test_a_failing_check_shows_the_smallest_example():
@@ -238,20 +250,64 @@ def test_a_failing_check_shows_the_smallest_example():
     )
 
 
-def test_a_mistake_is_not_named_if_rightly_answered_inputs_refute_it():
+def test_a_mistake_is_named_only_if_it_gives_every_answer_of_the_student():
     right = lambda n: torch.tensor(float(n))
     negated = ("the sign is wrong", lambda n: torch.tensor(-float(n)))
-    cases = [{"n": n} for n in range(1, 9)]
+    cases = [{"n": n} for n in range(9)]
 
     def negated_from(first):
         return lambda n: torch.tensor(float(-n if n >= first else n))
 
-    # Seven of eight inputs are answered with the wrong sign, and then two of eight.
+    # The input 0 is answered rightly, and -0 is also the answer of the mistake.
     with pytest.raises(Wrong, match="the sign is wrong"):
-        compare(negated_from(2), right, cases, [negated])
-    trials = compare(negated_from(7), right, cases, [negated])
-    with pytest.raises(Wrong, match="for n = 7 the function returns -7, but 7 is right"):
+        compare(negated_from(1), right, cases, [negated])
+    # Then the input 1 is answered rightly, where the mistake gives -1.
+    trials = compare(negated_from(2), right, cases, [negated])
+    with pytest.raises(Wrong, match="for n = 2 the function returns -2, but 2 is right"):
         agree(trials)
+
+
+def test_a_mistake_is_not_named_if_a_call_fails_where_the_mistake_is_right():
+    right = lambda n: torch.tensor(float(n))
+    negated = ("the sign is wrong", lambda n: torch.tensor(-float(n)))
+
+    def negated_and_fails_at_0(n):
+        if n == 0:
+            raise Wrong("the call fails")
+        return torch.tensor(-float(n))
+
+    with pytest.raises(Wrong, match="the call fails"):
+        compare(negated_and_fails_at_0, right, [{"n": n} for n in range(4)], [negated])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_inputs_tell_the_named_mistakes_apart(name, monkeypatch):
+    compared = []
+    monkeypatch.setattr(
+        _comparing,
+        "raise_known_mistake",
+        lambda trials, failed, mistakes, alike: compared.append((trials, list(mistakes), alike)),
+    )
+    EXERCISES[name](next(right.values[1] for right in RIGHT if right.values[0] == name))
+    # Dropout is random, so its check compares no answers.
+    if not compared:
+        assert name == "dropout"
+        return
+    trials, mistakes, alike = compared[0]
+    answers = {}
+    for sentence, mistake in mistakes:
+        if "There is a second mistake" not in sentence:
+            answers.setdefault(sentence, []).append(
+                [_comparing.mistaken_answer(mistake, trial) for trial in trials]
+            )
+    right = [trial.expected for trial in trials]
+    for sentence, lists in answers.items():
+        for mistaken in lists:
+            assert not all(map(close, mistaken, right)), f"never wrong: {sentence}"
+    for (first, lists), (second, others) in itertools.combinations(answers.items(), 2):
+        for mistaken, other in itertools.product(lists, others):
+            same = all(close(a, b, alike) for a, b in zip(mistaken, other, strict=True))
+            assert not same, f"no input tells these apart: {first} | {second}"
 
 
 def test_the_toy_model_of_a_message_can_be_built_again():

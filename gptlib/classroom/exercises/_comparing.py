@@ -17,6 +17,9 @@ GRADIENT_IS_CUT = (
     "Is there a .detach(), .data, .item(), torch.tensor(…) or torch.no_grad() in the computation?"
 )
 
+# Equals no answer, because no exercise has an answer of this shape.
+NO_TENSOR = torch.zeros(0, 0, 0, 0, 0)
+
 
 class Wrong(Exception):
     """A property that an answer does not have. Its text is the sentence that the student reads."""
@@ -62,14 +65,16 @@ def compare(
         Wrong: if a known mistake explains the answers, if a call fails, if a shape or a dtype is
             wrong, or if two equal calls give different results. The first of these is reported.
     """
-    trials, problems = [], []
+    trials, failed, problems = [], [], []
     for given in cases:
+        expected = right(**given)
         try:
             answer = to_tensor(reader(**given))
-            trials.append(Trial(given, a_tensor(answer), right(**given)))
+            trials.append(Trial(given, a_tensor(answer), expected))
         except Wrong as problem:
+            failed.append(Trial(given, NO_TENSOR, expected))
             problems.append(problem)
-    raise_known_mistake(trials, mistakes, alike)
+    raise_known_mistake(trials, failed, mistakes, alike)
     if problems:
         raise problems[0]
     for trial in trials:
@@ -85,87 +90,54 @@ def compare(
 
 
 def raise_known_mistake(
-    trials: list[Trial], mistakes: Iterable[tuple[str, Callable]], alike: float = ALIKE
+    trials: list[Trial], failed: list[Trial], mistakes: Iterable[tuple[str, Callable]], alike: float
 ) -> None:
-    """Raise `Wrong` with the sentence of the mistake that explains the wrong answers best.
+    """Raise `Wrong` with the sentence of the first mistake that explains everything we saw.
 
-    There are three grades of explanation. The best grade wins, and within a grade the first mistake
-    in the list:
+    A mistake must give the student's answer to every input, also to the inputs answered rightly.
+    One rightly answered input at which the mistake would be wrong shows that the student made
+    another mistake.
 
-    1. The mistake gives the student's answer to every input, also to those answered rightly.
-    2. It gives the student's answer to every input that is answered wrongly, at least two of them.
-    3. It gives the student's answer to at least three wrongly answered inputs, and to at least
-       three quarters of them. The student may have made another mistake in the rest.
-
-    In grades 2 and 3 the mistake must also give the student's answer to three quarters of all
-    inputs. Otherwise the inputs answered rightly show that the student did not make this mistake.
+    Args:
+        failed: the calls that ended with an error. A mistake that would give the right answer to
+            one of them does not explain it.
     """
     wrong_trials = [trial for trial in trials if not trial.passed]
     right_trials = [trial for trial in trials if trial.passed]
-    if not wrong_trials:
+    # If most calls failed, the error says more than the few answers.
+    if not wrong_trials or len(failed) > len(trials):
         return
-    second_grade = third_grade = None
     for sentence, mistake in mistakes:
-        n_explained = _count_explained(mistake, wrong_trials, alike)
-        explains_all = n_explained == len(wrong_trials)
-        if explains_all and all(_equals(mistake, trial, alike) for trial in right_trials):
+        if (
+            all(_explains(mistake, trial, alike) for trial in wrong_trials)
+            and all(_equals(mistake, trial, alike) for trial in right_trials)
+            and not any(_is_right(mistake, trial) for trial in failed)
+        ):
             raise Wrong(sentence)
-        if n_explained < (2 if explains_all else 3):
-            continue
-        if _is_refuted(mistake, right_trials, n_explained, len(wrong_trials), alike):
-            continue
-        if explains_all:
-            second_grade = second_grade or sentence
-        else:
-            third_grade = third_grade or sentence
-    if second_grade or third_grade:
-        raise Wrong(second_grade or third_grade)
 
 
-def _count_explained(mistake, trials, alike):
-    """Return how many answers the mistake explains, or 0 if it misses more than a quarter."""
-    n_missed = 0
-    for trial in trials:
-        n_missed += not _explains(mistake, trial, alike)
-        if n_missed > len(trials) / 4:
-            return 0
-    return len(trials) - n_missed
+def _equals(mistake, trial, alike):
+    return close(trial.got, mistaken_answer(mistake, trial), alike)
+
+
+def _is_right(mistake, trial):
+    return close(mistaken_answer(mistake, trial), trial.expected)
 
 
 def _explains(mistake, trial, alike):
     """Return whether the mistake gives this answer, and gives it because it is a mistake."""
-    mistaken = _try(mistake, trial)
+    mistaken = mistaken_answer(mistake, trial)
     if close(trial.got, mistaken):
         return True
     return close(trial.got, mistaken, alike) and not close(mistaken, trial.expected, alike)
 
 
-def _is_refuted(mistake, right_trials, n_explained, n_wrong, alike):
-    """Return whether the mistake gives the student's answer to fewer than 3/4 of all inputs.
-
-    Rightly answered inputs for which the mistake itself fails are not counted.
-    """
-    counted = [trial for trial in right_trials if _succeeds(mistake, trial)]
-    n_equal = sum(_equals(mistake, trial, alike) for trial in counted)
-    return n_explained + n_equal < 0.75 * (n_wrong + len(counted))
-
-
-def _succeeds(mistake, trial):
-    """Return whether the mistake gives a finite result of the right shape."""
-    mistaken = _try(mistake, trial)
-    return mistaken.shape == trial.expected.shape and mistaken.isfinite().all()
-
-
-def _equals(mistake, trial, alike):
-    return close(trial.got, _try(mistake, trial), alike)
-
-
-def _try(mistake, trial):
+def mistaken_answer(mistake, trial):
     """Return the mistake's result, or a tensor that equals no answer if the mistake fails."""
     try:
         return mistake(**trial.given)
     except Exception:
-        return torch.zeros(0, 0, 0, 0, 0)
+        return NO_TENSOR
 
 
 def combined(build: Callable, *choices: dict[str, Any]) -> Iterator[tuple[str, Callable]]:

@@ -42,6 +42,15 @@ def _ones(T):
     return torch.ones(T, T, dtype=torch.bool)
 
 
+def _one_row(T):
+    return torch.ones(T, dtype=torch.bool)
+
+
+ONE_ROW = "the result is one row only. Each of the T positions needs a row of its own, (T, T)"
+TO_BE_ADDED = (
+    "the mask contains numbers to add to the scores, -inf or a large negative number for the "
+    "future. Return booleans (bool): True means allowed"
+)
 EXTRA_AXES = "the mask has axes for batch and heads. The shape (T, T) is enough: it broadcasts"
 
 MASK_MISTAKES = [
@@ -63,9 +72,24 @@ MASK_MISTAKES = [
      lambda T: ~torch.eye(T).bool()),
     (EXTRA_AXES, lambda T: _ones(T).tril()[None, None]),
     (EXTRA_AXES, lambda T: _ones(T).tril()[None]),
-    ("the mask contains numbers to add to the scores, -inf for the future. Return booleans (bool): "
-     "True means allowed",
-     lambda T: torch.zeros(T, T).masked_fill(~_ones(T).tril(), -math.inf)),
+    (TO_BE_ADDED, lambda T: torch.zeros(T, T).masked_fill(~_ones(T).tril(), -math.inf)),
+    (TO_BE_ADDED, lambda T: torch.zeros(T, T).masked_fill(~_ones(T).tril(), -1e9)),
+    ("the mask hides every position from itself, except the first position. The diagonal should be "
+     "True",
+     lambda T: _without_the_diagonal_except_at_0(_ones(T))),
+    ("the mask has one row and one column too many. Its shape should be (T, T)",
+     lambda T: _ones(T + 1).tril()),
+    ("the mask has one row and one column too few. Its shape should be (T, T)",
+     lambda T: _ones(T - 1).tril()),
+    ("each position sees only itself and the position before. The whole past, j < i, is allowed",
+     lambda T: _ones(T).tril().triu(-1)),
+    ("each position sees only the next position. It should see itself and all positions before it",
+     lambda T: _ones(T).tril(1).triu(1)),
+    ("the rows are in the reverse order. Row 0 belongs to the first position, which sees only "
+     "itself",
+     lambda T: _ones(T).tril().flip(0)),
+    (ONE_ROW, _one_row),
+    (ONE_ROW, lambda T: _one_row(T)[None]),
     ("the result contains the weights of an average. Return booleans (bool)",
      lambda T: _ones(T).tril() / torch.arange(1, T + 1)[:, None]),
 ]
@@ -130,6 +154,8 @@ def _weight_cases():
         case(1, 2, 3, 4, 3),
         case(3, 1, 5, 7, 4),
         case(2, 3, 6, 5, 5),
+        # A key of zeros: its scores are exactly 0, and they count like all others.
+        {"q": torch.ones(1, 1, 3, 2), "k": torch.tensor([[[[1.0, 0.0], [0.0, 0.0], [2.0, 1.0]]]])},
         case(2, 4, 7, 3, 6, torch.float32),
     ]
 
@@ -252,6 +278,21 @@ MASKS_AND_SOFTMAXES = {
     "only the largest score gets weight (argmax). Use softmax, which gives every score a weight":
         _largest_only,
     "all allowed positions get the same weight, whatever q and k are": _equal_weights,
+    "scores that are exactly 0 are hidden, also in the past. A score of 0 may be a right score: "
+    "let the mask decide, not the score":
+        lambda scores, allowed, softmax:
+            softmax(scores.tril().masked_fill(scores.tril() == 0, -math.inf)),
+    "a sigmoid takes the place of the softmax, so the rows do not sum to 1":
+        lambda scores, allowed, softmax: scores.sigmoid() * allowed,
+    "exp is applied before the softmax, which takes the exponential itself":
+        lambda scores, allowed, softmax: _masked_softmax(scores.exp(), allowed, softmax),
+    "a mask of ones and zeros is added to the scores (or subtracted), so the future still gets "
+    "weight. Hide it with -inf":
+        lambda scores, allowed, softmax: softmax(scores + allowed),
+    "negative scores are cut off at 0 (relu). A negative score is a small weight, not a mistake":
+        lambda scores, allowed, softmax: _masked_softmax(scores.relu(), allowed, softmax),
+    "the absolute values of the scores are used. A negative score means little attention":
+        lambda scores, allowed, softmax: _masked_softmax(scores.abs(), allowed, softmax),
 }
 
 # The axis of the softmax.
@@ -266,8 +307,9 @@ AXES = {
 }
 
 ALL_WEIGHT_IN_THE_FUTURE = (
-    "the mask comes after the softmax. If all the weight is in the future, nothing is left after "
-    "masking, and 0 / 0 is nan. Hide the future before the softmax, with -inf"
+    "the future is hidden after the softmax (or after the largest score of the whole row was "
+    "subtracted). If all the weight is in the future, nothing is left, and 0 / 0 is nan. Hide the "
+    "future first, with -inf"
 )
 
 
@@ -276,16 +318,30 @@ def _masked_late(q, k):
     return weights / weights.sum(-1, keepdim=True)
 
 
+def _scaled_after_the_softmax(q, k):
+    d = q.shape[-1]
+    return _right_weights(q * d**0.5, k) / d**0.5
+
+
+SCALED_LATE = (
+    "the weights are divided by √head_size after the softmax, so the rows do not sum to 1. Divide "
+    "the scores, before the softmax"
+)
+
+
 def _weight_properties(reader: Reader):
     cases = _weight_cases()
-    mistakes = combined(_mistaken_weights, QUERIES_AND_KEYS, SCALES, MASKS_AND_SOFTMAXES, AXES)
+    mistakes = [
+        *combined(_mistaken_weights, QUERIES_AND_KEYS, SCALES, MASKS_AND_SOFTMAXES, AXES),
+        (SCALED_LATE, _scaled_after_the_softmax),
+    ]
     trials = compare(reader, _right_weights, cases, mistakes)
     for trial in trials:
         finite(trial, "is a whole row hidden? Every position may attend to itself.")
         _rows_are_causal_weights(trial)
     _future_keys_change_nothing(reader, cases[4])
     agree(trials, ALIKE)
-    _handles_large_scores(reader, cases[5])
+    _handles_large_scores(reader, cases[-1])
     agree(trials)
     keeps_device(reader, cases)
     hint = "is a part of it computed from .detach() or .data?"
@@ -389,6 +445,12 @@ def _head_size(x, n_head):
     return x.shape[-1] // n_head
 
 
+def _the_others_0(x, n_head):
+    head_of_channel = torch.arange(x.shape[-1]) // _head_size(x, n_head)
+    own = head_of_channel == torch.arange(n_head)[:, None, None]  # (n_head, 1, C)
+    return x[:, None] * own
+
+
 def _cut(x, n_head):
     """Return x as (B, T, n_head, head_size)."""
     return x.reshape(*x.shape[:2], n_head, _head_size(x, n_head))
@@ -423,6 +485,21 @@ SPLIT_MISTAKES = [
     ("the positions are in the reverse order", lambda x, n_head: _right_split(x, n_head).flip(2)),
     ("the heads come before the batch. The batch stays the first axis",
      lambda x, n_head: _right_split(x, n_head).transpose(0, 1)),
+    ("each head begins one channel after the head before it. Head h should begin at channel "
+     "h · head_size",
+     lambda x, n_head: torch.stack(
+         [x[:, :, h : h + _head_size(x, n_head)] for h in range(n_head)], dim=1)),
+    ("the heads are the last axis. The shape should be (B, n_head, T, head_size)",
+     lambda x, n_head: _right_split(x, n_head).permute(0, 2, 3, 1)),
+    ("the slices are joined again, so the result is x. Put them below one another in a new axis "
+     "(stack)",
+     lambda x, n_head: x),
+    ("each head still has all C channels, of which the others are 0. A head is C / n_head wide",
+     lambda x, n_head: _the_others_0(x, n_head)),
+    ("all heads get the last slice. Head h should get slice h",
+     lambda x, n_head: _right_split(x, n_head)[:, -1:].expand(-1, n_head, -1, -1)),
+    ("the batch and the heads are one axis. The shape should be (B, n_head, T, head_size)",
+     lambda x, n_head: _right_split(x, n_head).flatten(0, 1)),
     ("time is cut, and the channels are not. Cut the last axis",
      lambda x, n_head: x.reshape(len(x), n_head, -1, x.shape[-1])),
     ("each head's numbers are transposed by a view. After the split, only transpose axes 1 and 2",
@@ -512,6 +589,20 @@ MERGE_MISTAKES = [
      lambda y: y.transpose(1, 2)),
     ("time and channels are swapped. The shape should be (B, T, C)",
      lambda y: _right_merge(y).transpose(1, 2)),
+    ("the channels of each head are averaged. Keep all channels, and put the heads side by side",
+     lambda y: y.mean(-1)),
+    ("the channels of each head are averaged. Keep all channels, and put the heads side by side",
+     lambda y: y.mean(-1).transpose(1, 2)),
+    ("batch and time are one axis. The shape should be (B, T, C)",
+     lambda y: _right_merge(y).flatten(0, 1)),
+    ("the rows of the batch are put side by side, not the heads. The heads are axis 1",
+     lambda y: torch.cat(list(y), dim=-1)),
+    (f"the result is the smallest number among the heads. {SIDE_BY_SIDE}", lambda y: y.amin(1)),
+    (f"the heads are multiplied. {SIDE_BY_SIDE}", lambda y: y.prod(1)),
+    ("the first head is repeated in the place of all heads. Put head h at slice h",
+     lambda y: y[:, 0].repeat(1, 1, y.shape[1])),
+    ("time is flattened too. The shape should be (B, T, C)",
+     lambda y: y.transpose(1, 2).flatten(1)),
 ]
 
 

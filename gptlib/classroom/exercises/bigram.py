@@ -102,6 +102,25 @@ PROBABILITY_MISTAKES = [
      _of_smoothed(lambda table: table)),
     ("each row is divided by its largest number. Divide it by its sum",
      _of_smoothed(lambda table: table / table.amax(1, keepdim=True))),
+    ("each row is divided by its mean. Divide it by its sum",
+     _of_smoothed(lambda table: table / table.mean(1, keepdim=True))),
+    ("the smoothing is added to the probabilities, and the rows are divided by their sums again. "
+     "Add it to the counts, before you divide",
+     lambda counts, smoothing: _right_probabilities(_right_probabilities(counts, 0), smoothing)),
+    ("the denominator contains the smoothing V² times, once for each cell of the table. A row has "
+     "V counts, so divide by the sum of the smoothed row",
+     lambda counts, smoothing: (counts + smoothing) / (
+         counts.sum(1, keepdim=True) + smoothing * counts.numel())),
+    ("the counts are transposed first, so each row is about the token before. Row a should be "
+     "about the token after a, as in `counts`",
+     lambda counts, smoothing: _right_probabilities(counts.T, smoothing)),
+    ("counts below the smoothing are raised to it, and the others stay. Add the smoothing to every "
+     "count",
+     lambda counts, smoothing: _right_probabilities(counts.clamp(min=smoothing), 0)),
+    ("the smoothing is shared out among the V counts of a row. Add all of it to every count",
+     lambda counts, smoothing: _right_probabilities(counts, smoothing / len(counts))),
+    ("the counts are multiplied by the smoothing, and that changes no share. Add the smoothing",
+     lambda counts, smoothing: _right_probabilities(counts * smoothing, 0)),
 ]
 
 
@@ -181,6 +200,10 @@ def _from_probabilities(finish):
     return lambda logits, targets: finish(_of_target(logits.softmax(-1), targets))
 
 
+SHIFTED_AGAIN = (
+    "the targets are shifted once more. targets[b, t] already is the token after position t"
+)
+
 LOSS_MISTAKES = [
     ("the result is the sum over all positions. Take the mean: with a sum, a longer batch has a "
      "larger loss",
@@ -222,8 +245,10 @@ LOSS_MISTAKES = [
      lambda logits, targets: _losses(logits, targets, 0).mean()),
     ("the softmax is taken twice. Apply it to the logits once",
      lambda logits, targets: _losses(logits.softmax(-1), targets).mean()),
-    ("the targets are shifted once more. targets[b, t] already is the token after position t",
-     lambda logits, targets: _losses(logits[:, :-1], targets[:, 1:]).mean()),
+    (SHIFTED_AGAIN, lambda logits, targets: _losses(logits[:, :-1], targets[:, 1:]).mean()),
+    (SHIFTED_AGAIN,
+     lambda logits, targets: _losses(logits[:, :-1], targets[:, 1:]).mean()
+     if targets.shape[1] > 1 else _losses(logits, targets).mean()),
     ("the result is the perplexity, exp(loss). Return the loss itself",
      _from_losses(lambda losses: losses.mean().exp())),
     ("the result is the entropy of the model's probabilities. Only the probability of the target "
@@ -234,6 +259,29 @@ LOSS_MISTAKES = [
     ("the result is the loss of the most probable token. Take the loss of the target, whether it "
      "is probable or not",
      lambda logits, targets: -logits.log_softmax(-1).amax(-1).mean()),
+    ("the result is the largest loss of all positions. Take the mean",
+     _from_losses(lambda losses: losses.max())),
+    ("the result is the median of the losses. Take the mean",
+     _from_losses(lambda losses: losses.median())),
+    ("the result is the mean squared error of the probabilities. The loss is the mean of −ln p of "
+     "the targets",
+     lambda logits, targets: (
+         logits.softmax(-1) - F.one_hot(targets, logits.shape[-1])).square().mean()),
+    ("the result is a binary cross-entropy, which adds −ln(1 − p) of all other tokens. Only the "
+     "probability of the target counts",
+     lambda logits, targets: F.binary_cross_entropy(
+         logits.softmax(-1), F.one_hot(targets, logits.shape[-1]).to(logits))),
+    ("each logit is treated as yes or no, by a sigmoid. The tokens exclude one another, so use a "
+     "softmax over the vocabulary",
+     lambda logits, targets: -F.logsigmoid(_of_target(logits, targets)).mean()),
+    ("positions whose target is token 0 are left out. Token 0 is a token like any other",
+     lambda logits, targets: F.cross_entropy(
+         logits.flatten(0, 1), targets.flatten(), ignore_index=0)),
+    ("the loss is ln V too small. The denominator of the softmax is the sum of all exp(logits), "
+     "not their mean",
+     lambda logits, targets: _losses(logits, targets).mean() - math.log(logits.shape[-1])),
+    ("the loss of each position is squared. Take the mean of the losses themselves",
+     _from_losses(lambda losses: losses.square().mean())),
     ("only the last position counts. Take the mean over all positions",
      _from_losses(lambda losses: losses[:, -1].mean())),
     ("only the first position counts. Take the mean over all positions",
@@ -348,6 +396,16 @@ def _first_true(condition):
     return condition.int().argmax(-1)
 
 
+def _in_order_of_size(descending):
+    """Return a function that draws a rank, and then returns the token with this rank."""
+
+    def token(probabilities, u):
+        ordered, order = probabilities.sort(dim=-1, descending=descending, stable=True)
+        return order.gather(-1, _n_below(ordered, u)[:, None])[:, 0]
+
+    return token
+
+
 def _last_token(probabilities):
     return probabilities.shape[-1] - 1
 
@@ -408,6 +466,21 @@ SAMPLE_MISTAKES = [
     ("the result is the last token whose sum exceeds u, which is always the end of the vocabulary. "
      "Take the first",
      lambda probabilities, u: (probabilities.cumsum(-1) > u[:, None]).int().cumsum(-1).argmax(-1)),
+    ("the probabilities are added up in the order of their size, the largest first. Add them up in "
+     "the order of the vocabulary",
+     _in_order_of_size(descending=True)),
+    ("the probabilities are added up in the order of their size, the smallest first. Add them up "
+     "in the order of the vocabulary",
+     _in_order_of_size(descending=False)),
+    ("the probabilities are multiplied, not added up. Use cumsum",
+     lambda probabilities, u: _first_true(probabilities.cumprod(-1) > u[:, None])),
+    ("the function takes the token whose own probability is nearest to u. Compare u with the "
+     "cumulative probabilities",
+     lambda probabilities, u: (probabilities - u[:, None]).abs().argmin(-1)),
+    ("a softmax of probabilities makes them more equal. Add them up as they are",
+     lambda probabilities, u: _n_below(probabilities.softmax(-1), u)),
+    ("the last row of probabilities is used for every draw. u[b] belongs to probabilities[b]",
+     lambda probabilities, u: _n_below(probabilities[-1:].expand_as(probabilities), u)),
     ("u is scaled to an index, as if all tokens were equally probable. Compare u with the "
      "cumulative probabilities",
      lambda probabilities, u: (u * probabilities.shape[-1]).long()),

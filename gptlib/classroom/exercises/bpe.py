@@ -3,6 +3,7 @@
 import codecs
 import copy
 import operator
+import random
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -106,6 +107,9 @@ def _merge_cases():
         case([3, 1, 2, 3], (1, 2), 1),
         case([11, 2, 1, 12, 1, 2]),
         case([1, 1, 2, 2], (1, 2), 1),
+        # Long lists with many occurrences of the pair.
+        *(case(random.Random(seed).choices((1, 2, 3), k=40), (1, 2)) for seed in range(4)),
+        *(case(random.Random(seed).choices((1, 2), k=30), (2, 2)) for seed in range(4)),
     ]
 
 
@@ -154,6 +158,28 @@ def _merge_in_either_order(ids, pair, new_id):
         merged.append(new_id if found else ids[i])
         i += 1 + found
     return merged
+
+
+def _add_at_the_end(ids, pair, new_id):
+    rest = _replace_merges_by()(ids, pair, new_id)
+    return rest + [new_id] * ((len(ids) - len(rest)) // 2)
+
+
+def _merge_if(found):
+    """Return a merge of every two neighbours a, b with `found(a, b, pair)`."""
+    def merge(ids, pair, new_id):
+        merged, i = [], 0
+        while i < len(ids):
+            merge_here = i + 1 < len(ids) and found(ids[i], ids[i + 1], pair)
+            merged.append(new_id if merge_here else ids[i])
+            i += 1 + merge_here
+        return merged
+    return merge
+
+
+_merge_any_two = _merge_if(lambda a, b, pair: a in pair and b in pair)
+_merge_by_the_first_id = _merge_if(lambda a, b, pair: a == pair[0])
+_merge_by_the_second_id = _merge_if(lambda a, b, pair: b == pair[1])
 
 
 def _merge_in_text(ids, pair, new_id):
@@ -220,6 +246,25 @@ MERGE_MISTAKES = [
      _insert_before_the_pair),
     ("each half of the pair becomes a new token. Both halves together should become one token",
      _replace_merges_by(None, None)),
+    ("the first id of the pair stays before the new token. The new token should replace both ids",
+     lambda ids, pair, new_id: _replace_merges_by(pair[0], None)(ids, pair, new_id)),
+    ("the second id of the pair stays after the new token. The new token should replace both ids",
+     lambda ids, pair, new_id: _replace_merges_by(None, pair[1])(ids, pair, new_id)),
+    ("the new tokens stand at the end of the list. Each should stand where its pair stood",
+     _add_at_the_end),
+    ("only the last occurrence of the pair is merged. Go through the whole list",
+     lambda ids, pair, new_id: _merge_first_only(ids[::-1], pair[::-1], new_id)[::-1]),
+    ("any two ids of the pair are merged, also (1, 1) for the pair (1, 2). The first should be "
+     "pair[0], and the second pair[1]",
+     _merge_any_two),
+    ("the first id of the pair alone decides. The id after it should be pair[1]",
+     _merge_by_the_first_id),
+    ("the second id of the pair alone decides. The id before it should be pair[0]",
+     _merge_by_the_second_id),
+    ("an id that occurs twice appears once in the result. A list keeps every occurrence",
+     lambda ids, pair, new_id: list(dict.fromkeys(_right_merge(ids, pair, new_id)))),
+    ("the result is sorted. Keep the order of the text",
+     lambda ids, pair, new_id: sorted(_right_merge(ids, pair, new_id))),
 ]
 
 
@@ -299,8 +344,21 @@ BEST_PAIR_CASES = [
         {(3, 1, 2): 2, (5, 5): 5, (1, 2): 4},
         {(9,): 50, (1, 2, 1, 2, 1, 2): 1, (4, 5): 2, (6, 4, 5): 2},
         {(3, 9): 5, (3, 8): 5, (2, 200): 4},
+        {(10, 2): 3, (9, 1): 3},
+        {(5, 6, 7): 2, (8, 6, 7): 2, (5, 6): 1},
     )
 ]
+
+
+def _random_words(seed):
+    """Return six random words of ids from 1 to 4, with counts from 1 to 3."""
+    generator = random.Random(seed)
+    words = [tuple(generator.choices(range(1, 5), k=generator.randint(2, 7))) for _ in range(6)]
+    return {ids: generator.randint(1, 3) for ids in words}
+
+
+# Enough different inputs to tell similar mistakes apart.
+BEST_PAIR_CASES += [{"words": _random_words(seed)} for seed in range(12)]
 
 
 def _pairs_that_do_not_overlap(ids):
@@ -327,6 +385,19 @@ def _best_in_joined_words(words):
 def _best_with_overwritten_counts(words):
     counts = {pair: count for ids, count in words.items() for pair in pairwise(ids)}
     return min(counts, key=lambda pair: (-counts[pair], pair))
+
+
+def _best_with_the_largest_count(words):
+    counts = {}
+    for ids, count in words.items():
+        for pair in pairwise(ids):
+            counts[pair] = max(counts.get(pair, 0), count)
+    return min(counts, key=lambda pair: (-counts[pair], pair))
+
+
+def _ranked_pairs(words):
+    counts = _pair_counts(words)
+    return sorted(counts, key=lambda pair: (-counts[pair], pair))
 
 
 def _last_of_the_best(words):
@@ -371,6 +442,9 @@ BEST_PAIR_MISTAKES = [
     ("of equally frequent pairs the one with the smaller sum wins. Compare the first ids first, "
      "then the second ids",
      _best(lambda counts, pair: (-counts[pair], sum(pair)))),
+    ("equally frequent pairs are compared as text, where \"(10, 2)\" comes before \"(9, 1)\". "
+     "Compare the tuples themselves",
+     _best(lambda counts, pair: (-counts[pair], str(pair)))),
     ("the result is the rarest pair. It should be the most frequent pair",
      _best(lambda counts, pair: (counts[pair], pair))),
     ("some pairs reach from one word into the next. Count the pairs inside each word only: the "
@@ -387,6 +461,29 @@ BEST_PAIR_MISTAKES = [
     ("only every other position is counted. Pairs overlap: a pair begins at every id except the "
      "last",
      _best(_by_count_and_pair, pairs=_pairs_at_even_positions)),
+    ("the last id of a word and its first id are counted as a pair. They are not neighbours",
+     _best(_by_count_and_pair, pairs=lambda ids: zip(ids, ids[1:] + ids[:1], strict=True))),
+    ("the first pair of each word is counted alone. Count all pairs of neighbours",
+     _best(_by_count_and_pair, pairs=lambda ids: [ids[:2]][:len(ids) - 1])),
+    ("the last pair of each word is counted alone. Count all pairs of neighbours",
+     _best(_by_count_and_pair, pairs=lambda ids: [ids[-2:]][:len(ids) - 1])),
+    ("the last pair of each word is left out. A pair begins at every id except the last",
+     _best(_by_count_and_pair, pairs=lambda ids: pairwise(ids[:-1]))),
+    ("ids that are two positions apart are counted as pairs. Count neighbours",
+     _best(_by_count_and_pair, pairs=lambda ids: zip(ids, ids[2:], strict=False))),
+    ("the largest count of one word decides. Add up the counts of all words",
+     _best_with_the_largest_count),
+    ("the pair is written in the reverse order. The id that comes first in the word comes first",
+     lambda words: _right_best_pair(words)[::-1]),
+    ("the ids of the pair are sorted. Leave them in the order of the word",
+     lambda words: tuple(sorted(_right_best_pair(words)))),
+    ("words that occur once are left out. Every occurrence counts",
+     lambda words: _right_best_pair({ids: count for ids, count in words.items() if count > 1})),
+    ("the count is multiplied by the length of the word. Each occurrence of a pair counts 1",
+     lambda words: _right_best_pair(
+         {ids: count * len(ids) for ids, count in words.items()})),
+    ("the second most frequent pair is the result. Take the most frequent",
+     lambda words: _ranked_pairs(words)[1]),
     ("single ids are counted. Count pairs of neighbours", _best_single_id_twice),
     ("the result is a pair of the most frequent word. Add up the counts over all words",
      _best_in_the_most_frequent_word),
@@ -442,7 +539,7 @@ def _encode_cases():
     def first(n):
         return dict(list(learned.items())[:n])
 
-    return [{"ids": ids, "merges": merges} for ids, merges in (
+    return [{"ids": ids, "merges": merges} for ids, merges in [
         ([2, 3], first(1)),
         ([1, 2], first(1)),
         ([1, 2, 3], first(2)),
@@ -463,8 +560,23 @@ def _encode_cases():
         ([1, 2, 3], {}),
         ([1, 2, 3, 4], {(1, 2): 20, (3, 4): 21, (20, 21): 22, (2, 3): 23}),
         ([1, 2, 3, 2, 3, 4], {(2, 3): 10, (1, 10): 11, (11, 10): 12, (12, 4): 13}),
+        ([2, 3, 2, 3, 4], learned),
         ([5, 5, 1, 2, 3, 4], {(1, 2): 20, (5, 5): 21, (20, 3): 22, (22, 4): 23}),
-    )]
+        # Enough different inputs to tell similar mistakes apart.
+        *((random.Random(seed).choices(range(1, 5), k=12), _learned(seed)) for seed in range(15)),
+    ]]
+
+
+def _learned(seed):
+    """Return the first merges that training learns from random words."""
+    words, merges = _random_words(seed), {}
+    for new_id in range(10, 17):
+        if not _pair_counts(words):
+            break
+        pair = _right_best_pair(words)
+        merges[pair] = new_id
+        words = {tuple(_right_merge(ids, pair, new_id)): count for ids, count in words.items()}
+    return merges
 
 
 def _encode_by(choose):
@@ -475,6 +587,32 @@ def _encode_by(choose):
             ids = _right_merge(ids, pair, merges[pair])
         return ids
     return encode
+
+
+def _length_of(merges):
+    """Return a function that tells how many bytes the token of a pair has."""
+    spelling = _spelling(merges)
+    return lambda pair: len(spelling[merges[pair]])
+
+
+def _encode_in_the_order_of(order):
+    """Return an encoder that applies each merge once, in the order that `order(pairs)` gives."""
+    def encode(ids, merges):
+        for pair in order(merges):
+            ids = _right_merge(ids, pair, merges[pair])
+        return ids
+    return encode
+
+
+def _encode_pairs_of_the_bytes(ids, merges):
+    for pair in sorted(set(pairwise(ids)) & merges.keys(), key=merges.get):
+        ids = _right_merge(ids, pair, merges[pair])
+    return ids
+
+
+def _encode_as_numbers(ids, merges):
+    number = {new_id: n for n, new_id in enumerate(merges.values())}
+    return [number.get(i, i) for i in _right_encoding(ids, merges)]
 
 
 def _encode_leftmost_first(ids, merges):
@@ -535,11 +673,6 @@ def _encode_at_one_position(ids, merges):
     return ids
 
 
-def _decode(ids, merges):
-    spelling = _spelling(merges)
-    return [byte for i in _right_encoding(ids, merges) for byte in spelling.get(i, (i,))]
-
-
 LEARNED_FIRST = ("The merge that was learned first (the smallest new id) should come first, "
                  "wherever its pair stands in the word")
 MOST_FREQUENT_FIRST = ("the most frequent pair of this word is merged first. That is the rule of "
@@ -570,10 +703,26 @@ ENCODE_MISTAKES = [
      _encode_by(lambda known, merges: min(known, key=lambda pair: (-known.count(pair), pair)))),
     (f"the pair with the smallest ids is merged first. {LEARNED_FIRST}",
      _encode_by(lambda known, merges: min(known))),
+    ("the pair with the largest ids is merged first. " + LEARNED_FIRST,
+     _encode_by(lambda known, merges: max(known))),
+    (f"the rightmost known pair is merged first. {LEARNED_FIRST}",
+     _encode_by(lambda known, merges: known[-1])),
+    (f"the pair that makes the longest token is merged first. {LEARNED_FIRST}",
+     _encode_by(lambda known, merges: max(known, key=_length_of(merges)))),
+    (f"the rarest pair of this word is merged first. {LEARNED_FIRST}",
+     _encode_by(lambda known, merges: min(known, key=lambda p: (known.count(p), merges[p])))),
+    (f"the merges are applied in the order of their ids. {LEARNED_FIRST}",
+     _encode_in_the_order_of(sorted)),
+    (f"the merges are applied in the reverse order of their ids. {LEARNED_FIRST}",
+     _encode_in_the_order_of(lambda known: sorted(known, reverse=True))),
+    ("the known pairs are collected once, at the beginning, so tokens that a merge makes are never "
+     "merged again. Look for known pairs again after each merge",
+     _encode_pairs_of_the_bytes),
+    ("the result contains the numbers of the merges, counted from 0. Use their new ids",
+     _encode_as_numbers),
     ("each merge is applied at one position only. Replace every occurrence of the pair before you "
      "go on to the next merge",
      _encode_at_one_position),
-    ("the result contains bytes. It should contain the tokens after all merges", _decode),
 ]
 
 
@@ -650,7 +799,19 @@ def _stream_cases():
         [b"", b"a", b""],
         [mark[:1], mark[1:], b"z"],
         [japanese[:4], japanese[4:5], japanese[5:]],
+        [wave[i:i + 1] for i in range(4)],
+        *(_cut_at_random("tö 日é 👋\ufffd€!", seed) for seed in range(8)),
     )]
+
+
+def _cut_at_random(text, seed):
+    """Return the bytes of the text, cut into tokens of 0 to 4 bytes."""
+    generator, data, tokens = random.Random(seed), text.encode(), []
+    while data:
+        n = generator.randint(0, 4)
+        tokens.append(data[:n])
+        data = data[n:]
+    return tokens
 
 
 def _decode_each(errors):
@@ -676,11 +837,11 @@ def _all_or_nothing(data):
 
 
 def _up_to_the_error(data):
-    """Decode what stands before an incomplete character. The bytes after that are forgotten."""
+    """Return the text before an incomplete character."""
     try:
-        return data.decode(), b""
+        return data.decode()
     except UnicodeDecodeError as error:
-        return data[:error.start].decode(), b""
+        return data[:error.start].decode()
 
 
 def _wait_while_a_mark_is_at_the_end(data):
@@ -692,6 +853,30 @@ def _wait_while_a_mark_is_at_the_end(data):
 def _without_marks_at_the_end(data):
     text = data.decode("utf-8", "replace").rstrip("\ufffd")
     return text, data[len(text.encode()):]
+
+
+def _new_part_of_the_text(errors):
+    """Return a stream that decodes all bytes so far, and returns what is longer than before."""
+    def stream(tokens):
+        texts, shown = [], 0
+        for i in range(len(tokens)):
+            text = b"".join(tokens[:i + 1]).decode("utf-8", errors)
+            texts.append(text[shown:])
+            shown = len(text)
+        return texts
+    return stream
+
+
+def _with_the_first_byte(tokens):
+    """Give each character to the token that contains its first byte."""
+    data, texts, end = b"".join(tokens), [], 0
+    n_shown = 0
+    for token in tokens:
+        end += len(token)
+        n_begun = sum(byte & 0xC0 != 0x80 for byte in data[:end])
+        texts.append(data.decode()[n_shown:n_begun])
+        n_shown = n_begun
+    return texts
 
 
 def _all_at_the_end(tokens):
@@ -717,9 +902,9 @@ STREAM_MISTAKES = [
     ("characters that are split between two tokens are lost, because errors=\"ignore\" drops their "
      "bytes. Keep these bytes until the other bytes of the character arrive",
      _decode_each("ignore")),
-    ("the bytes of a split character are forgotten. Put the bytes that are left over before the "
-     "next token",
-     lambda tokens: [_up_to_the_error(token)[0] for token in tokens]),
+    ("the bytes of a split character are forgotten. Keep the bytes from the error on, "
+     "data[error.start:], and put them before the next token",
+     lambda tokens: [_up_to_the_error(token) for token in tokens]),
     ("each byte became a character of its own. The bytes are utf-8, where one character has up to "
      "four bytes",
      lambda tokens: [token.decode("latin-1") for token in tokens]),
@@ -730,9 +915,6 @@ STREAM_MISTAKES = [
     ("whole characters wait because half a character follows them. Return the whole characters, "
      "and keep only the half one",
      _stream_by(_all_or_nothing)),
-    ("the rest of a split character is decoded without its first bytes. Keep the bytes from the "
-     "error on, data[error.start:], and put them before the next token",
-     _stream_by(_up_to_the_error)),
     (REAL_MARK, _stream_by(_without_marks_at_the_end)),
     (f"{REAL_MARK}. There is a second mistake: whole characters wait because half a character "
      "follows them",
@@ -744,6 +926,31 @@ STREAM_MISTAKES = [
      lambda tokens: [b"".join(tokens).decode()]),
     ("there is one text for each character. Return one text for each token",
      lambda tokens: list(b"".join(tokens).decode())),
+    ("bytes outside of ASCII are left out. The bytes are utf-8, so decode them together as utf-8",
+     lambda tokens: [token.decode("ascii", "ignore") for token in tokens]),
+    ("half a character became an escape like \\xc3. Keep its bytes until the other bytes of the "
+     "character arrive",
+     _decode_each("backslashreplace")),
+    ("half a character became a surrogate, which no text may contain. Keep its bytes until the "
+     "other bytes of the character arrive",
+     _decode_each("surrogateescape")),
+    ("every � is taken out of the text, and so characters that are split between two tokens are "
+     "lost. Keep their bytes until the other bytes of the character arrive",
+     lambda tokens: [token.decode("utf-8", "replace").replace("\ufffd", "") for token in tokens]),
+    ("half a character became �, and the whole character is never shown, because the new text is "
+     "cut off at the length of the old one. Count complete characters only",
+     _new_part_of_the_text("replace")),
+    ("each text is one token early: a character appears with its first byte. It is complete with "
+     "its last byte",
+     _with_the_first_byte),
+    ("there is one text too many at the end. Return one text for each token",
+     lambda tokens: [*_right_stream(tokens), ""]),
+    ("there is one text for each byte. Return one text for each token",
+     lambda tokens: _right_stream([bytes([byte]) for byte in b"".join(tokens)])),
+    ("spaces are taken away. A space is a character like any other",
+     lambda tokens: [text.strip() for text in _right_stream(tokens)]),
+    ("only one character of each token is returned. A token may complete several",
+     lambda tokens: [text[-1:] for text in _right_stream(tokens)]),
     ("the result contains bytes written out as text (b'…'). Decode the bytes",
      lambda tokens: [str(token) for token in tokens]),
 ]

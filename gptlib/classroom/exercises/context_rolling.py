@@ -51,6 +51,8 @@ def _context_cases():
     ]
 
 
+LAST_LEFT_OUT = "the last token is left out. All tokens are in hidden[:, 1:]"
+
 CONTEXT_MISTAKES = [
     ("the mean includes the context's own position. Leave out position 0: hidden[:, 1:]",
      lambda hidden: hidden.mean(1, keepdim=True)),
@@ -68,13 +70,40 @@ CONTEXT_MISTAKES = [
      lambda hidden: hidden[:, :1]),
     ("the result is the first token's state alone. It should be the mean of all tokens",
      lambda hidden: hidden[:, 1:2]),
-    ("the last token is left out. All tokens are in hidden[:, 1:]",
-     lambda hidden: hidden[:, 1:-1].mean(1, keepdim=True)),
+    (LAST_LEFT_OUT, lambda hidden: hidden[:, 1:-1].mean(1, keepdim=True)),
+    (LAST_LEFT_OUT, lambda hidden: hidden[:, 1:-1].mean(1, keepdim=True).nan_to_num()),
     ("the last token is left out, and the context's own position is included. All tokens are in "
      "hidden[:, 1:]",
      lambda hidden: hidden[:, :-1].mean(1, keepdim=True)),
     ("the result is the largest value of each channel. Take the mean",
      lambda hidden: hidden[:, 1:].amax(1, keepdim=True)),
+    ("the first token is left out too. All tokens are in hidden[:, 1:]",
+     lambda hidden: hidden[:, 2:].mean(1, keepdim=True)),
+    ("the first token is left out too. All tokens are in hidden[:, 1:]",
+     lambda hidden: hidden[:, 2:].mean(1, keepdim=True).nan_to_num()),
+    ("the sum is divided by the number of channels. Divide it by the number of tokens",
+     lambda hidden: hidden[:, 1:].sum(1, keepdim=True) / hidden.shape[-1]),
+    ("the sum is divided by the batch size. Divide it by the number of tokens",
+     lambda hidden: hidden[:, 1:].sum(1, keepdim=True) / len(hidden)),
+    ("the mean is averaged with the context's own state. Take the mean of the tokens alone",
+     lambda hidden: (hidden[:, :1] + hidden[:, 1:].mean(1, keepdim=True)) / 2),
+    ("the context's own state is added to the mean. Take the mean of the tokens alone",
+     lambda hidden: hidden[:, :1] + hidden[:, 1:].mean(1, keepdim=True)),
+    ("the mean of the tokens is repeated for each token. A context is one position, (B, 1, C)",
+     lambda hidden: hidden[:, 1:].mean(1, keepdim=True).expand(-1, hidden.shape[1] - 1, -1)),
+    ("the axis of length 1 is at the end. A context is read like a token, so its shape is "
+     "(B, 1, C)",
+     lambda hidden: hidden[:, 1:].mean(1)[..., None]),
+    ("the result is the smallest value of each channel. Take the mean",
+     lambda hidden: hidden[:, 1:].amin(1, keepdim=True)),
+    ("the result is the mean of the first and the last token. Take the mean of all tokens",
+     lambda hidden: (hidden[:, 1:2] + hidden[:, -1:]) / 2),
+    ("the mean of the running means is taken, so early tokens count more. Each token counts once",
+     lambda hidden: (hidden[:, 1:].cumsum(1) / torch.arange(1, hidden.shape[1])[:, None]).mean(
+         1, keepdim=True).to(hidden)),
+    ("the mean runs over the batch and leaves one row for each token. Take the mean over the "
+     "tokens, dim 1",
+     lambda hidden: hidden[:, 1:].mean(0)),
     ("the result is the median of each channel. Take the mean",
      lambda hidden: hidden[:, 1:].median(1, keepdim=True).values),
     ("the mean runs over the texts of the batch too. Each text should have its own context",
@@ -109,8 +138,8 @@ def check_read_in_windows(read_in_windows) -> Result:
     """Check `read_in_windows(read, ids, W, context)`.
 
     It turns tokens (B, T) into states (B, T, C). `read(window, context)` returns the states of a
-    window of at most W tokens, and the context for the next window. It is causal: a state depends
-    on the context and on the tokens up to its own, and the next context depends on all tokens.
+    window of at most W tokens, and the context for the next window. All of them may depend on every
+    token of the window.
     """
     return check("read_in_windows", read_in_windows, _windows_properties,
                  "the windows are read from the beginning, a shorter one at the end if necessary, "
@@ -118,12 +147,18 @@ def check_read_in_windows(read_in_windows) -> Result:
 
 
 class ToyReader:
-    """A causal reader with random weights. It returns states (B, T, C) and a context (B, 1, C)."""
+    """Return the states (B, T, C) of a window and the next context (B, 1, C).
+
+    Each state depends on all tokens of the window, so that a token too many changes all of them.
+    `ToyReader(2, 4)` always has the same weights, so students can call the reader of a message
+    themselves.
+    """
 
     def __init__(self, W, seed, C=3):
+        self.arguments = W, seed
         self.W, self.C = W, C
         self.table = randn(40, C, seed=seed)
-        self.mixing = randn(64, 64, seed=seed + 1).tril()
+        self.mixing = randn(64, 64, seed=seed + 1)
         self.turn = randn(C, C, seed=seed + 2)
 
     def __call__(self, window, context):
@@ -131,7 +166,8 @@ class ToyReader:
         T = window.shape[1]
         states = torch.einsum("ts,bsc->btc", self.mixing[:T, :T], self.table[window])
         states = states + torch.sin(context @ self.turn)
-        return states, states.mean(1, keepdim=True)
+        # Unlike a mean of the states, so that only the reader knows the next context.
+        return states, torch.tanh(states.mean(1, keepdim=True) @ self.turn)
 
     def _check(self, window, context):
         """Raise `Wrong` if the arguments are not a window and a context."""
@@ -149,7 +185,7 @@ class ToyReader:
                         "many at the end?")
 
     def __repr__(self):
-        return "a small random reader"
+        return f"{type(self).__name__}{self.arguments} of {type(self).__module__}"
 
 
 def _has_axes(name, value, n):
@@ -202,27 +238,81 @@ def _overlapping_windows(T, W):
     return [(begin, begin + W) for begin in range(max(1, T - W + 1))]
 
 
-def _reading(windows, update=lambda old, new: new, first=lambda context: context):
+def _reading(
+    windows,
+    update=lambda old, new: new,
+    first=lambda context: context,
+    from_states=None,
+):
     """Return a function that reads in windows.
 
     Args:
         windows: returns (begin, end) of each window, for T and W.
         update: returns the context for the next window, from the last two contexts.
         first: returns the context for the first window, from the one that is given.
+        from_states: returns the next context from a window's states, in the place of `read`.
     """
     def read_in_windows(read, ids, W, context):
         context, states = first(context), []
         for begin, end in windows(ids.shape[1], W):
             h, new_context = read(ids[:, begin:end], context)
-            context = update(context, new_context)
+            context = from_states(h) if from_states else update(context, new_context)
             states.append(h)
         return torch.cat(states, dim=1)
 
     return read_in_windows
 
 
+def _contexts_of_windows(read, ids, W, context):
+    contexts = []
+    for window in ids.split(W, dim=1):
+        _, context = read(window, context)
+        contexts.append(context)
+    return torch.cat(contexts, dim=1)
+
+
+def _last_window_moved_back(read, ids, W, context):
+    states, T = [], ids.shape[1]
+    for begin, end in _windows(T, W):
+        begin = max(0, min(begin, T - W))
+        h, context = read(ids[:, begin:end], context)
+        states.append(h)
+    n_before = sum(h.shape[1] for h in states[:-1])
+    return torch.cat([*states[:-1], states[-1][:, n_before - T :]], dim=1)
+
+
+def _every_other_window(read, ids, W, context):
+    states = []
+    for window in ids.split(W, dim=1)[::2]:
+        h, context = read(window, context)
+        states.append(h)
+    return torch.cat(states, dim=1)
+
+
+def _first_window_twice(read, ids, W, context):
+    return _right_reading(read, ids, W, read(ids[:, :W], context)[1])
+
+
+def _windows_reversed(read, ids, W, context):
+    states = _right_reading(read, ids, W, context)
+    return torch.cat(list(reversed(states.split(W, dim=1))), dim=1)
+
+
 def _whole_windows_only(read, ids, W, context):
-    return _right_reading(read, ids[:, :ids.shape[1] // W * W], W, context)
+    whole = ids.shape[1] // W * W
+    if whole == 0:
+        return torch.zeros(len(ids), 0, context.shape[2])
+    return _right_reading(read, ids[:, :whole], W, context)
+
+
+def _filled_up(fill):
+    """Return a function whose last window is filled up to W tokens with `fill(ids, n)`."""
+    def read_in_windows(read, ids, W, context):
+        T = ids.shape[1]
+        longer = torch.cat([ids, fill(ids, -T % W)], dim=1)
+        return _right_reading(read, longer, W, context)[:, :T]
+
+    return read_in_windows
 
 
 def _states_of_the_last_window(read, ids, W, context):
@@ -242,12 +332,38 @@ def _from_the_last_window_to_the_first(read, ids, W, context):
     return torch.cat(states, dim=1)
 
 
+FILLED_UP = ("the short window at the end is filled up to W tokens, but every id is a token, 0 "
+             "too. Give `read` the short window as it is")
+
 WINDOWS_MISTAKES = [
     ("every window is read after the first context. Give each window the context that the window "
      "before it returned",
      _reading(_windows, update=lambda old, new: old)),
     ("the contexts are added up. The new context should replace the old one",
      _reading(_windows, update=lambda old, new: old + new)),
+    ("the next context is the last state of a window. `read` returns the next context itself",
+     _reading(_windows, from_states=lambda h: h[:, -1:])),
+    ("the next context is the mean of a window's states. `read` returns the next context itself",
+     _reading(_windows, from_states=lambda h: h.mean(1, keepdim=True))),
+    ("the next context is the first state of a window. `read` returns the next context itself",
+     _reading(_windows, from_states=lambda h: h[:, :1])),
+    ("the result contains the contexts. Return the states of all tokens, the first value of `read`",
+     _contexts_of_windows),
+    ("the last window begins earlier, so that it has W tokens, and overlaps the window before. "
+     "Give `read` a shorter window at the end",
+     _last_window_moved_back),
+    ("only every other window is read. The next window begins W tokens later",
+     _every_other_window),
+    ("the first window has one token only. Begin with a window of W tokens",
+     _reading(lambda T, W: [(0, 1), *((b, min(b + W, T)) for b in range(1, T, W))])),
+    ("all texts are read after the context of the first text. Each text has its own context",
+     _reading(_windows, first=lambda context: context[:1].expand_as(context))),
+    ("all texts get the mean of their contexts. Each text has its own context",
+     _reading(_windows, update=lambda old, new: new.mean(0, keepdim=True).expand_as(new))),
+    ("the first window is read twice, the second time after its own context. Read each window once",
+     _first_window_twice),
+    ("the states of the windows are in the reverse order. Keep the order of the text",
+     _windows_reversed),
     ("each context is averaged with the one before. The new context should replace the old one",
      _reading(_windows, update=lambda old, new: (old + new) / 2)),
     ("every window but the first is read after a context of zeros. Give each window the context "
@@ -259,6 +375,9 @@ WINDOWS_MISTAKES = [
      "Begin with whole windows",
      _reading(_short_window_first)),
     ("the short window at the end is left out. Its tokens need states too", _whole_windows_only),
+    (FILLED_UP, _filled_up(lambda ids, n: ids.new_zeros(len(ids), n))),
+    (FILLED_UP, _filled_up(lambda ids, n: ids[:, -1:].expand(-1, n))),
+    (FILLED_UP, _filled_up(lambda ids, n: ids[:, :n])),
     ("only the last window's states are returned. Return the states of all T tokens: "
      "torch.cat(states, dim=1)",
      _states_of_the_last_window),
@@ -329,6 +448,8 @@ def _courier_cases():
         (12, 7, 3, 0.25),
         (6, 2, 16, 0.5),
         (9, 5, 2, 1.0),
+        (7, 3, 6, 0.1),
+        (4, 9, 5, 0.8),
     )]
 
 
@@ -352,6 +473,9 @@ PLACES = {
 # What the fact costs.
 FACTS = {
     "": math.log,
+    "the fact costs ln(values − 1). Each of the `values` values is possible, so it costs ln values":
+        lambda values: math.log(values - 1),
+    "the fact is counted twice. It costs ln values once": lambda values: 2 * math.log(values),
     "the fact itself is forgotten. Nobody can know a new fact, so it costs ln values":
         lambda values: 0,
 }
@@ -363,6 +487,19 @@ ANSWERS = {
         lambda values, known: 0,
     "`known` is used as yes or no. It is a share between 0 and 1":
         lambda values, known: 0 if known else math.log(values),
+    "the answer costs −ln known for those who know it. They are certain, so they pay nothing":
+        lambda values, known:
+            (-known * math.log(known) if known else 0) + (1 - known) * math.log(values),
+    "the entropy of `known` is added. Every reader knows whether they know the answer":
+        lambda values, known: (1 - known) * math.log(values) - sum(
+            p * math.log(p) for p in (known, 1 - known) if p),
+    "the answer costs ln((1 − known) · values). The logarithm is taken of values alone, and then "
+    "multiplied by the share 1 − known":
+        lambda values, known: math.log(max(1.0, (1 - known) * values)),
+    "the share 1 − known is squared": lambda values, known: (1 - known) ** 2 * math.log(values),
+    "the answer costs ln(values − 1) for those who do not know it. Each of the `values` values is "
+    "possible":
+        lambda values, known: (1 - known) * math.log(values - 1),
     "the answer costs everyone the same. Those who know it pay nothing":
         lambda values, known: math.log(values),
     "the shares are the wrong way round. The share `known` pays nothing":
@@ -377,6 +514,11 @@ LOSSES = {
     "": lambda nats, window: nats / (window - 1),
     "the sum is divided by window. The question is given, so window − 1 tokens are predicted":
         lambda nats, window: nats / window,
+    "the sum is divided by window + 1. The question is given, so window − 1 tokens are predicted":
+        lambda nats, window: nats / (window + 1),
+    "the sum is divided by 3, the number of things that cost something. Divide it by window − 1, "
+    "the number of predicted tokens":
+        lambda nats, window: nats / 3,
     "the sum is divided by window − 2. The answer is predicted too, known or not, so window − 1 "
     "tokens are predicted":
         lambda nats, window: nats / (window - 2),
@@ -404,11 +546,57 @@ def _log_of_the_sum_of_the_news(window, places, values, known):
     return torch.tensor(nats / (window - 1))
 
 
+def _fact_known_too(window, places, values, known):
+    nats = (1 - known) * (math.log(places) + 2 * math.log(values))
+    return torch.tensor(nats / (window - 1))
+
+
+def _either_news_or_answer(window, places, values, known):
+    news = math.log(places) + math.log(values)
+    return torch.tensor((known * news + (1 - known) * math.log(values)) / (window - 1))
+
+
+def _answer_is_a_place(window, places, values, known):
+    nats = math.log(places * values) + (1 - known) * math.log(places)
+    return torch.tensor(nats / (window - 1))
+
+
+def _answer_is_place_and_value(window, places, values, known):
+    return torch.tensor((2 - known) * math.log(places * values) / (window - 1))
+
+
+def _question_too(window, places, values, known):
+    nats = 2 * math.log(places) + (2 - known) * math.log(values)
+    return torch.tensor(nats / (window - 1))
+
+
+def _without_a_logarithm(window, places, values, known):
+    return torch.tensor((places + values + (1 - known) * values) / (window - 1))
+
+
+def _product_of_logarithms(window, places, values, known):
+    nats = math.log(places) * math.log(values) + (1 - known) * math.log(values)
+    return torch.tensor(nats / (window - 1))
+
+
 LOG_OF_A_SUM = ("the logarithm is taken of a sum. Probabilities multiply, so their logarithms add "
                 "up: ln places + ln values, not ln(places + values)")
 
 COURIER_MISTAKES = [
     *combined(_mistaken_courier, PLACES, FACTS, ANSWERS, LOSSES),
+    ("those who know the answer do not pay for the new fact either. Nobody can know a new fact",
+     _fact_known_too),
+    ("those who do not know the answer do not pay for the new fact. Every reader pays for it",
+     _either_news_or_answer),
+    ("the answer costs ln places. It is a value, so it costs ln values", _answer_is_a_place),
+    ("the answer costs a place and a value. It is a value alone, so it costs ln values",
+     _answer_is_place_and_value),
+    ("the place costs twice, as if the question were predicted too. The question is given",
+     _question_too),
+    ("the logarithm is missing. Choosing one of n equally probable things costs ln n",
+     _without_a_logarithm),
+    ("the logarithms are multiplied. Probabilities multiply, so their logarithms add up",
+     _product_of_logarithms),
     (LOG_OF_A_SUM, _log_of_a_sum),
     (LOG_OF_A_SUM, _log_of_the_sum_of_the_news),
 ]

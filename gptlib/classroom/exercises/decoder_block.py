@@ -138,6 +138,10 @@ SPREADS = {
         lambda variance, eps, mean_square: (variance + eps**2).sqrt(),
     "eps is used as a minimum of the variance. Add it to the variance in all cases":
         lambda variance, eps, mean_square: variance.clamp(min=eps).sqrt(),
+    "eps is added twice, under the square root and after it. Add it under the square root only":
+        lambda variance, eps, mean_square: (variance + eps).sqrt() + eps,
+    "eps is multiplied by the variance. Add it to the variance":
+        lambda variance, eps, mean_square: (variance * (1 + eps)).sqrt(),
     "nothing is divided. Divide by √(variance + eps)":
         lambda variance, eps, mean_square: 1.0,
     "the function divides by the root of the mean square of x, as RMSNorm does. Subtract the mean "
@@ -159,15 +163,71 @@ AFFINES = {
     "weight and bias are swapped": lambda x, weight, bias: x * bias + weight,
     "bias is subtracted. Add it": lambda x, weight, bias: x * weight - bias,
     "the function divides by weight. Multiply by it": lambda x, weight, bias: x / weight + bias,
+    "weight and bias are added. Multiply by weight, and then add bias":
+        lambda x, weight, bias: x + weight + bias,
+    "the function multiplies by bias too. Add bias": lambda x, weight, bias: x * weight * bias,
 }
 
+def _by_mean_deviation(x, weight, bias, eps):
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.abs().mean(-1, keepdim=True) + eps) * weight + bias
+
+
+def _from_0_to_1(x, weight, bias, eps):
+    low, high = x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
+    return (x - low) / (high - low + eps) * weight + bias
+
+
+def _weighted_first(x, weight, bias, eps):
+    return _right_norm(x * weight, torch.ones_like(weight), bias, eps)
+
+
+def _affine_first(x, weight, bias, eps):
+    return _right_norm(x * weight + bias, torch.ones_like(weight), torch.zeros_like(bias), eps)
+
+
+def _with_residual(x, weight, bias, eps):
+    return x + _right_norm(x, weight, bias, eps)
+
+
+def _one_mean_for_all(x, weight, bias, eps):
+    variance = x.var(-1, keepdim=True, unbiased=False)
+    return (x - x.mean()) / (variance + eps).sqrt() * weight + bias
+
+
+def _one_variance_for_all(x, weight, bias, eps):
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (x.var(unbiased=False) + eps).sqrt() * weight + bias
+
+
+# Mistakes that change more than one step.
+OTHER_NORM_MISTAKES = [
+    ("the function divides by the mean of |x − mean|. Divide by √(variance + eps)",
+     _by_mean_deviation),
+    ("the channels are stretched to the range 0 … 1. Subtract the mean, and divide by "
+     "√(variance + eps)",
+     _from_0_to_1),
+    ("x is multiplied by weight before it is normalised. Weight and bias come last",
+     _weighted_first),
+    ("weight and bias are applied before x is normalised, which undoes part of them. They come "
+     "last",
+     _affine_first),
+    ("x is added to the result. The residual connection is not a part of the norm", _with_residual),
+    ("one mean is taken of the whole x, so the result changes when another position changes. Take "
+     "the mean of each position over its channels (dim=-1)",
+     _one_mean_for_all),
+    ("one variance is taken of the whole x, so the result changes when another position changes. "
+     "Take the variance of each position over its channels (dim=-1)",
+     _one_variance_for_all),
+]
 RMS_NORM = "the mean is not subtracted, as in RMSNorm. Subtract it before anything else"
 
 
 def _norm_properties(reader: Reader):
     cases = _norm_cases()
     mistakes = combined(_mistaken_norm, NORM_AXES, CENTRES, DIVISORS, SPREADS, AFFINES)
-    trials = compare(reader, _right_norm, cases, [(RMS_NORM, _rms_norm), *mistakes])
+    mistakes = [(RMS_NORM, _rms_norm), *OTHER_NORM_MISTAKES, *mistakes]
+    trials = compare(reader, _right_norm, cases, mistakes)
     _positions_are_independent(reader, cases[4])
     agree(trials)
     _handles_equal_channels(reader)
@@ -250,7 +310,7 @@ def _mistaken_positions(options):
     def positions(T, C):
         t = torch.arange(T, dtype=torch.float64)[:, None] + start
         c = torch.arange(C)
-        angle = factor * t / base ** exponent(c, C)  # (T, C)
+        angle = factor(T) * t / base ** exponent(c, C)  # (T, C)
         return arrange(torch.where(c % 2 == 0, even(angle), odd(angle))).float()
 
     return positions
@@ -282,6 +342,8 @@ EXPONENTS = {
     "the exponent is divided by C − 1. Divide it by C": lambda c, C: (c - c % 2) / (C - 1),
     "the exponents start at 2/C. i counts from 0, so the first pair has exponent 0":
         lambda c, C: (c - c % 2 + 2) / C,
+    "the exponent is 2i, without the division by C":
+        lambda c, C: c - c % 2,
     "all channels have the same wavelength. With the exponent 2i/C each pair is slower than the "
     "pair before it":
         lambda c, C: 0 * c,
@@ -292,6 +354,8 @@ BASES = {
     "the base is 1000. It should be 10000, as in Vaswani et al.": 1000.0,
     "the base is 100000. It should be 10000, as in Vaswani et al.": 100_000.0,
     "the base is e. It should be 10000, as in Vaswani et al.": math.e,
+    "the base is e⁴ = 54.6, as exp gives with log10. Use the natural logarithm, math.log(10000)":
+        math.exp(4),
     "the base is 2. It should be 10000, as in Vaswani et al.": 2.0,
 }
 
@@ -304,7 +368,6 @@ WAVES = {
         (torch.sin, torch.sin),
     "there are only cosines. Even channels should contain the sin of the same angle":
         (torch.cos, torch.cos),
-    "the sines have the wrong sign": (lambda angle: -angle.sin(), torch.cos),
     "the result contains the angles. Take their sine or cosine":
         (lambda angle: angle, lambda angle: angle),
 }
@@ -325,13 +388,29 @@ ARRANGEMENTS = {
     "the table is divided by √C. Return the sines and cosines themselves, between −1 and 1":
         lambda table: table / table.shape[1] ** 0.5,
     "there is a batch axis. The shape should be (T, C)": lambda table: table[None],
+    "the pairs are in the reverse order. The fastest pair, with exponent 0, comes first":
+        lambda table: table.unflatten(1, (-1, 2)).flip(1).flatten(1),
+    "only the sines are returned, so there are C/2 channels. The cosines belong between them":
+        lambda table: table[:, 0::2],
+    "only the cosines are returned, so there are C/2 channels. The sines belong between them":
+        lambda table: table[:, 1::2],
+    "sines and cosines are added up, so there are C/2 channels. Each has a channel of its own":
+        lambda table: table[:, 0::2] + table[:, 1::2],
+    "sines and cosines are in axes of their own. Weave them into one axis of C channels (flatten)":
+        lambda table: table.unflatten(1, (-1, 2)),
 }
 
 # By what the angle is multiplied.
 ANGLE_FACTORS = {
-    "": 1.0,
-    "the angle is multiplied by 2π. It should be t / 10000^(2i/C), in radians": 2 * math.pi,
-    "the angle is taken in degrees. It should be t / 10000^(2i/C), in radians": math.pi / 180,
+    "": lambda T: 1.0,
+    "the angle is multiplied by 2π. It should be t / 10000^(2i/C), in radians":
+        lambda T: 2 * math.pi,
+    "the angle is taken in degrees. It should be t / 10000^(2i/C), in radians":
+        lambda T: math.pi / 180,
+    "the angle is multiplied by π. It should be t / 10000^(2i/C), in radians": lambda T: math.pi,
+    "the positions are divided by T. They are whole numbers, 0, 1, 2 …": lambda T: 1 / T,
+    "the sign of the angle is wrong, and so the sign of every sine": lambda T: -1.0,
+
 }
 
 
@@ -380,17 +459,20 @@ DRAW_FOR_EACH = "Draw one random number for each element, x.shape"
 
 
 def _dropout_properties(reader: Reader):
-    x = randn(8, 40, 30, seed=1)
+    # So few numbers that a loop over single numbers is fast enough.
+    x = randn(6, 12, 10, seed=1)
     for p in (0.2, 0.7):
         _drops_with_probability(reader, x, p)
     no_dropout = Trial({"x": x, "p": 0.0}, _drop(reader, x, 0.0, seed=4), x)
     agree([no_dropout])
-    for B, T, C, dtype in (
-        (1, 1, 1, torch.float64),
-        (1, 7, 5, torch.float32),
-        (3, 1, 9, torch.float32),
+    for shape, dtype in (
+        ((1, 1, 1), torch.float64),
+        ((1, 7, 5), torch.float32),
+        ((3, 1, 9), torch.float32),
+        ((11,), torch.float64),
+        ((2, 3, 1, 4), torch.float32),
     ):
-        _drop(reader, randn(B, T, C, seed=2, dtype=dtype), 0.4, seed=5)
+        _drop(reader, randn(*shape, seed=2, dtype=dtype), 0.4, seed=5)
     x = x.clone().requires_grad_()
     dropped = _drop(reader, x, 0.2, seed=1)
     expected = (dropped / x).detach()
@@ -410,14 +492,18 @@ def _drop_with(reader, x, p, generator):
     got = a_tensor(reader(x=x, p=p, generator=generator))
     trial = Trial({"x": x, "p": p}, got, x)
     same_form(trial)
+    if p > 0 and got.isinf().any():
+        raise Wrong("some numbers became inf or −inf. A number that is dropped should become 0")
     finite(trial, "is something divided by p, or by 1 − p, when that is 0?")
     return got
 
 
 def _drops_with_probability(reader, x, p):
     got = _drop(reader, x, p, seed=1)
+    if len(got.unique()) == 2:
+        raise Wrong("the result is the mask alone. Multiply x by it")
     _has_the_right_mask(got, x, p)
-    _has_the_right_factor((got / x)[got != 0], p)
+    _has_the_right_factor((got / x)[got != 0], p, (got != 0).double().mean().item())
     same_seed = _drop(reader, x, p, seed=1)
     other_seed = _drop(reader, x, p, seed=2)
     other_values = _drop(reader, x.flip(0).exp(), p, seed=1)
@@ -444,7 +530,7 @@ def _drops_with_probability(reader, x, p):
 
 def _draws_anew_in_every_call(reader, x, p):
     generator = torch.Generator().manual_seed(3)
-    masks = [_drop_with(reader, x, p, generator) == 0 for _ in range(4)]
+    masks = [_drop_with(reader, x, p, generator) == 0 for _ in range(6)]
     if any(torch.equal(masks[0], mask) for mask in masks[1:]):
         raise Wrong(
             "every call drops the same numbers. The generator changes with every draw, so do not "
@@ -473,9 +559,15 @@ def _has_the_right_mask(got, x, p):
             "keep and drop are swapped: p is the share to drop, but here it is the share that "
             "stays. Keep the elements where rand >= p"
         )
+    if abs(share - (1 - (1 - p) ** 2)) < noise:
+        raise Wrong(
+            "dropout is applied twice, so more than a share p becomes 0. Draw one mask, and use it "
+            "once"
+        )
     raise Wrong(
         f"the function drops {share:.0%} of the numbers, but with p = {p} it should be {p:.0%}. "
-        "Are the random numbers uniform between 0 and 1 (rand, not randn)?"
+        "Compare p with random numbers that are uniform between 0 and 1 (rand, not randn or "
+        "randint)"
     )
 
 
@@ -507,17 +599,22 @@ def _elements_are_independent(dropped):
             raise Wrong(f"some {name} have exactly the same mask. {DRAW_FOR_EACH}, and repeat none")
 
 
-def _has_the_right_factor(factors, p):
-    """Raise `Wrong` if the factors of the numbers that stay are not all 1 / (1 − p)."""
+def _has_the_right_factor(factors, p, share):
+    """Raise `Wrong` if the factors of the numbers that stay are not all 1 / (1 − p).
+
+    Args:
+        share: the share of all numbers that stay.
+    """
     factor = factors[0].item()
     if not close(factors, torch.full_like(factors, factor), 1e-6):
         raise Wrong(
             "the numbers that stay are not all multiplied by the same factor, which should be "
             "1 / (1 − p)"
         )
+    if abs(factor - 1 / (1 - p)) < 1e-6:
+        return
     right = "Divide by 1 − p, so that the mean stays the same"
     mistakes = {
-        1 / (1 - p): None,
         1.0: f"the numbers that stay are not scaled, so the mean shrinks. {right}",
         1 / p: f"the numbers that stay are divided by p. {right}",
         1 - p: f"the numbers that stay are multiplied by 1 − p. {right}",
@@ -527,6 +624,10 @@ def _has_the_right_factor(factors, p):
         (1 - p) ** -2: "the numbers that stay are divided by 1 − p twice. Divide once",
         (1 - p) ** -0.5: f"the numbers that stay are divided by √(1 − p). {right}",
         (1 - p) ** 0.5: f"the numbers that stay are multiplied by √(1 − p). {right}",
+        1 / share: "the numbers that stay are divided by the share that happened to stay in this "
+        "draw. Divide by 1 − p: then no number depends on how many others were dropped",
+        p**-0.5: f"the numbers that stay are divided by √p. {right}",
+        1 / (1 - p) - 1: f"the numbers that stay are multiplied by p / (1 − p). {right}",
     }
     nearest = min(mistakes, key=lambda known: abs(known - factor))
     if abs(nearest - factor) > 1e-6:
@@ -534,8 +635,7 @@ def _has_the_right_factor(factors, p):
             f"with p = {p} the numbers that stay are multiplied by {factor:.4g}, "
             f"but 1 / (1 − p) = {1 / (1 - p):.4g} is right"
         )
-    if mistakes[nearest]:
-        raise Wrong(mistakes[nearest])
+    raise Wrong(mistakes[nearest])
 
 
 # pre_norm_block -----------------------------------------------------------------------------------
@@ -679,6 +779,26 @@ BLOCK_MISTAKES = [
      lambda x, n1, a, n2, f: x + (h := x + a(n1(x))) + f(n2(h))),
     ("the result is normalised at the end. Return the stream without another norm",
      lambda x, n1, a, n2, f: n2((h := x + a(n1(x))) + f(n2(h)))),
+    ("feed_forward's output is added to attention's output, and the input is lost. The second sum "
+     "starts from the result of the first sum",
+     lambda x, n1, a, n2, f: (y := a(n1(x))) + f(n2(x + y))),
+    ("only attention's part is post-norm: norm1 comes after its sum. Each norm should come before "
+     "its part",
+     lambda x, n1, a, n2, f: (h := n1(x + a(x))) + f(n2(h))),
+    ("only feed_forward's part is post-norm: norm2 comes after its sum. Each norm should come "
+     "before its part",
+     lambda x, n1, a, n2, f: n2((h := x + a(n1(x))) + f(h))),
+    ("attention's output is normalised. The norm should come before attention, and read the stream",
+     lambda x, n1, a, n2, f: (h := x + n1(a(x))) + f(n2(h))),
+    ("attention reads both norms. norm1 alone comes before attention",
+     lambda x, n1, a, n2, f: (h := x + a(n2(n1(x)))) + f(n2(h))),
+    ("feed_forward reads both norms. norm2 alone comes before feed_forward",
+     lambda x, n1, a, n2, f: (h := x + a(n1(x))) + f(n2(n1(h)))),
+    ("the stream is doubled before feed_forward's output is added. Add only the output to it",
+     lambda x, n1, a, n2, f: 2 * (h := x + a(n1(x))) + f(n2(h))),
+    ("the result is feed_forward's output and the normalised copy of the input. Add the outputs to "
+     "the stream that is not normalised",
+     lambda x, n1, a, n2, f: n1(x) + f(n2(x + a(n1(x))))),
     ("the outputs are subtracted. Add them",
      lambda x, n1, a, n2, f: (h := x - a(n1(x))) - f(n2(h))),
     ("the result is the input, unchanged", lambda x, n1, a, n2, f: x),

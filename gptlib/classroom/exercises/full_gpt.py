@@ -152,12 +152,32 @@ SHIFT_MISTAKES = [
      _windows(-1, 0)),
     ("y is the next window, block_size tokens later. It should begin one token after x",
      lambda ids, start, block_size: _windows(0, block_size)(ids, start, block_size)),
+    ("all targets are the same token, the one after the window. Each position has its own next "
+     "token",
+     _with_targets(lambda ids, start, block_size: ids[[start + block_size]].expand(block_size))),
+    ("all targets are the same token, the second of the window. Each position has its own next "
+     "token",
+     _with_targets(lambda ids, start, block_size: ids[[start + 1]].expand(block_size))),
+    ("x and y contain positions in the text. They should contain the tokens at these positions, "
+     "ids[positions]",
+     lambda ids, start, block_size: _windows(0, 1)(torch.arange(len(ids)), start, block_size)),
+    ("the window ends at the end of the text. It has block_size tokens from start on",
+     lambda ids, start, block_size: torch.stack([ids[start:-1], ids[start + 1 :]])),
+    ("the window is always the end of the text. It begins at ids[start]",
+     lambda ids, start, block_size: torch.stack([ids[-block_size - 1 : -1], ids[-block_size:]])),
+    ("x is in the reverse order, and y too. Keep the order of the text",
+     lambda ids, start, block_size: _windows(0, 1)(ids, start, block_size).flip(1)),
+    ("x and y are the even and the odd places of one window, so they share no token. y is the "
+     "same window, one token later",
+     lambda ids, start, block_size: _window(ids, start, 2 * block_size).view(block_size, 2).T),
     ("y is in the reverse order",
      _with_targets(lambda ids, start, block_size: _window(ids, start + 1, block_size).flip(0))),
     ("y is x + 1, the next number in the vocabulary. It should be the next token of the text",
      _with_targets(lambda ids, start, block_size: _window(ids, start, block_size) + 1)),
     ("there is a batch axis. x and y should have the shape (block_size,)",
      lambda ids, start, block_size: _windows(0, 1)(ids, start, block_size)[:, None]),
+    ("there is an axis after time. x and y should have the shape (block_size,)",
+     lambda ids, start, block_size: _windows(0, 1)(ids, start, block_size)[..., None]),
 ]
 
 
@@ -262,6 +282,11 @@ def _share_of_the_vocabulary(before, own, p):
     return torch.arange(V, device=own.device) < max(1, int(p * V))
 
 
+def _share_of_the_vocabulary_with_equals(before, own, p):
+    n = max(1, int(p * own.shape[-1]))
+    return own >= own[..., [n - 1]]
+
+
 def _one_number_for_all_rows(choose):
     """Return a `keep` with the same number of tokens in every row, which `choose` finds."""
 
@@ -272,6 +297,7 @@ def _one_number_for_all_rows(choose):
     return keep
 
 
+OF_THE_VOCABULARY = "p is used as a share of the vocabulary. It is a share of the probability"
 DROPPED = "the token that crosses p is dropped"
 KEEP_IT = "Keep it: with this token the sum reaches p"
 SUM_FIRST = "Add the probabilities up, most probable token first, and compare the sum with p"
@@ -302,8 +328,13 @@ KEEPS = {
     "one token too many is kept. The token that crosses p is the last": _one_too_many,
     f"each token is compared with p times the largest probability (min-p). {SUM_FIRST}":
         lambda before, own, p: own >= p * own.amax(-1, keepdim=True),
-    "p is used as a share of the vocabulary. It is a share of the probability":
-        _share_of_the_vocabulary,
+    OF_THE_VOCABULARY: _share_of_the_vocabulary,
+    "the marks of the tokens are moved by `roll`, so the last token's mark comes to the first. The "
+    "most probable token always stays":
+        lambda before, own, p: (before + own <= p).roll(1, -1),
+    "tokens with more than an average probability, 1 / V, stay. Add the probabilities up, and "
+    "compare the sum with p":
+        lambda before, own, p: own > 1 / own.shape[-1],
     "the sum stops at 1 − p. It should reach p": lambda before, own, p: before < 1 - p,
 }
 
@@ -360,9 +391,22 @@ MASK_IN_SORTED_ORDER = (
 )
 
 
+def _summed_over_the_batch(probabilities, p):
+    ordered, order = probabilities.sort(-1, descending=True)
+    kept = ordered * (ordered.cumsum(0) - ordered < p)
+    result = torch.zeros_like(kept).scatter(-1, order, kept)
+    return result / result.sum(-1, keepdim=True)
+
+
 def _top_p_mistakes():
+    yield (
+        "the sum runs along the wrong axis, the batch. Add up each row, dim=-1",
+        _summed_over_the_batch,
+    )
     yield from combined(_mistaken_top_p, ORDERS, KEEPS, PLACES, NORMALISATIONS)
     yield MASK_IN_SORTED_ORDER, _mask_in_sorted_order
+    keep = _share_of_the_vocabulary_with_equals
+    yield OF_THE_VOCABULARY, _mistaken_top_p([ORDERS[""], keep, PLACES[""], NORMALISATIONS[""]])
     for choose in (torch.max, torch.min, lambda numbers: numbers[0], lambda numbers: numbers[-1]):
         options = [ORDERS[""], _one_number_for_all_rows(choose), PLACES[""], NORMALISATIONS[""]]
         yield SAME_NUMBER, _mistaken_top_p(options)
@@ -453,12 +497,15 @@ def _mistaken_rate(options):
     return rate
 
 
+FROM_0 = (
+    "the steps are counted from 0. With n = step + 1 the first rate is peak / warmup, not 0, and "
+    "the last rate is 0"
+)
+
 # How steps are counted.
 COUNTS = {
     "": lambda step: step + 1,
-    "the steps are counted from 0. With n = step + 1 the first rate is peak / warmup, not 0, and "
-    "the last rate is 0":
-        lambda step: step,
+    FROM_0: lambda step: step,
     "the count is one step too large. It should be n = step + 1": lambda step: step + 2,
 }
 
@@ -477,9 +524,9 @@ RISES = {
         lambda n, warmup: (n / warmup) ** 2,
     "the warm-up is divided by warmup + 1. If n = warmup, the rate should be the peak":
         lambda n, warmup: n / (warmup + 1),
-    "the rate stays 0 during the warm-up. Is there a // that cuts the decimals off? "
+    "the rate stays 0 until the end of the warm-up. Is there a // that cuts the decimals off? "
     f"{STRAIGHT_LINE}":
-        lambda n, warmup: 0.0,
+        lambda n, warmup: n // warmup,
 }
 
 # What share of the cosine is over.
@@ -521,6 +568,9 @@ FALLS = {
         lambda share: (1 + math.sin(math.pi * share)) / 2,
     "a tenth of the peak is left at the end. The rate should be 0 at the last step":
         lambda share: 0.1 + 0.9 * (1 + math.cos(math.pi * share)) / 2,
+    "the rate never falls below a tenth of the peak. It should fall to 0":
+        lambda share: max(0.1, (1 + math.cos(math.pi * share)) / 2),
+    "the rate falls along a parabola, (1 − share)². Use a cosine": lambda share: (1 - share) ** 2,
     "the rate decays exponentially. Use a cosine": lambda share: math.exp(-share),
 }
 
@@ -536,10 +586,6 @@ def _no_warmup(step, max_steps, peak, warmup):
     return _right_rate(step, max_steps, peak, 0)
 
 
-def _never_falls(step, max_steps, peak, warmup):
-    return torch.tensor(peak * min(1, (step + 1) / max(1, warmup)))
-
-
 def _smaller_of_both(step, max_steps, peak, warmup):
     rise = torch.tensor(peak * (step + 1) / max(1, warmup))
     return min(rise, _right_rate(step, max_steps, peak, 0))
@@ -552,6 +598,27 @@ def _two_ways_to_count(step, max_steps, peak, warmup):
     return _right_rate(step if in_warmup else step - 1, max_steps, peak, warmup)
 
 
+def _from_0_to_the_peak(step, max_steps, peak, warmup):
+    if step + 1 <= warmup:
+        return torch.tensor(peak * step / max(1, warmup - 1))
+    return _right_rate(step, max_steps, peak, warmup)
+
+
+def _peak_twice(step, max_steps, peak, warmup):
+    if step + 1 <= warmup:
+        return _right_rate(step, max_steps, peak, warmup)
+    share = (step - warmup) / max(1, max_steps - warmup - 1)
+    return torch.tensor(peak * (1 + math.cos(math.pi * share)) / 2)
+
+
+def _cosine_first(step, max_steps, peak, warmup):
+    """Let the cosine rise during the warm-up, and fall in a straight line after it."""
+    n = step + 1
+    if n <= warmup:
+        return torch.tensor(peak * (1 - math.cos(math.pi * n / warmup)) / 2)
+    return torch.tensor(peak * (max_steps - n) / (max_steps - warmup))
+
+
 def _product_of_both(step, max_steps, peak, warmup):
     return min(1, (step + 1) / max(1, warmup)) * _right_rate(step, max_steps, peak, 0)
 
@@ -560,17 +627,27 @@ def _warmup_of_one_step(step, max_steps, peak, warmup):
     return _right_rate(step, max_steps, peak, max(warmup, 1))
 
 
+def _from_0_if_there_is_a_warmup(step, max_steps, peak, warmup):
+    return _right_rate(step - 1 if warmup else step, max_steps, peak, warmup)
+
+
 RATE_MISTAKES = [
+    (FROM_0, _from_0_if_there_is_a_warmup),
     ("the warm-up is left out: the rate is a cosine over all steps. At first it should grow in a "
      "straight line, peak · n / warmup",
      _no_warmup),
-    ("the rate stays constant after the warm-up. It should follow half a cosine wave down to 0",
-     _never_falls),
     ("the rate is the smaller of warm-up and cosine. The cosine should begin where the warm-up "
      "ends, and n <= warmup should decide",
      _smaller_of_both),
     ("the warm-up counts n = step + 1, but the cosine counts step. Both should count n",
      _two_ways_to_count),
+    ("the warm-up begins at 0 and is divided by warmup − 1. The first rate is peak / warmup",
+     _from_0_to_the_peak),
+    ("the rate is the peak twice, because the cosine counts step and is divided by one step less. "
+     "With n = step + 1 divide n − warmup by max_steps − warmup",
+     _peak_twice),
+    ("the curves are swapped. The warm-up is a straight line, and the cosine comes after it",
+     _cosine_first),
     ("the warm-up multiplies the cosine. It should come before the cosine: use one of them, and "
      "let n <= warmup decide",
      _product_of_both),
@@ -766,6 +843,28 @@ GREEDY_MISTAKES = [
      _with_token(lambda logits: logits[:, max(-2, -logits.shape[1])].argmax(-1))),
     (f"the mean of the logits of all positions is used. {LAST_POSITION}",
      _with_token(lambda logits: logits.mean(1).argmax(-1))),
+    ("the second most probable token is taken. Take the most probable one",
+     _with_token(lambda logits: logits[:, -1].topk(2).indices[:, 1])),
+    ("each row continues with the last row's token. Take the argmax of each row over the "
+     "vocabulary, dim=-1",
+     _with_token(lambda logits: logits[-1:, -1].argmax(-1).expand(len(logits)))),
+    ("the logits of all rows are added up, so all rows get the same token. Take the argmax of each "
+     "row",
+     _with_token(lambda logits: logits[:, -1].sum(0).argmax(-1).expand(len(logits)))),
+    ("the logit with the largest absolute value is taken. Take the largest logit",
+     _with_token(lambda logits: logits[:, -1].abs().argmax(-1))),
+    ("the largest logit of all positions decides. Only the last position predicts the next token",
+     _with_token(lambda logits: logits.amax(1).argmax(-1))),
+    ("the window starts anew whenever it is full, so the model forgets all at once. Give it the "
+     "last block_size tokens in every call",
+     _with_window(lambda ids, block_size: ids[:, (ids.shape[1] - 1) // block_size * block_size :])),
+    ("the model reads the window in the reverse order. Keep the order of the text",
+     _with_window(lambda ids, block_size: ids[:, -block_size:].flip(1))),
+    ("the model reads the first token and the newest ones. Give it the last block_size tokens",
+     _with_window(lambda ids, block_size: ids if ids.shape[1] <= block_size
+                  else torch.cat([ids[:, :1], ids[:, 1:][:, -block_size + 1 :]], dim=1))),
+    ("the result is the last token alone. Return the prompt and all new tokens",
+     _part_of_the_result(lambda result, T, block_size: result[:, -1:])),
     ("the least probable token is taken. Use argmax, not argmin",
      _with_token(lambda logits: logits[:, -1].argmin(-1))),
     ("every row continues with the first row's token. Take the argmax of each row over the "

@@ -108,15 +108,35 @@ FUTURES = {
 }
 
 MATRIX_MISTAKES = [
-    ("each row wraps around (the matrix is circulant). The upper right corner contains the weights "
-     "of the largest distances, but its keys are in the future, and 0 is right there",
-     lambda u: u[:, _distances(u.shape[1]) % u.shape[1]]),
+    ("each row wraps around (the matrix is circulant). Above the diagonal i - j is negative, and a "
+     "negative index counts from the end of u, as % does. These keys are in the future, and 0 is "
+     "right there",
+     lambda u: u[:, _distances(u.shape[1])]),
     ("the matrix is symmetric. The weight of |i - j| also stands above the diagonal, where the "
      "keys are in the future and 0 is right",
      lambda u: u[:, _distances(u.shape[1]).abs()]),
-    ("a negative index counts from the end of u. Above the diagonal i - j is negative, and 0 is "
-     "right there",
-     lambda u: u[:, _distances(u.shape[1])]),
+    ("the weight of every distance but 0 is taken from the end of u, because j - i is negative. "
+     "The index should be i - j",
+     lambda u: u[:, -_distances(u.shape[1])].tril()),
+    ("all heads get the weights of head 0. Row h of u belongs to head h",
+     lambda u: _right_matrix(u)[:1].expand(len(u), -1, -1)),
+    ("each row is divided by its sum. The matrix contains the weights of u as they are",
+     lambda u: _right_matrix(u) / _right_matrix(u).sum(-1, keepdim=True)),
+    ("the exponential is taken. The matrix contains the weights of u as they are",
+     lambda u: u.exp()[:, _distances(u.shape[1]).clamp(min=0)].tril()),
+    ("the result contains the distances. Use them as an index into u",
+     lambda u: _distances(u.shape[1]).clamp(min=0).to(u).expand(len(u), -1, -1)),
+    ("each weight is multiplied by its distance. The distance is an index into u only",
+     lambda u: _right_matrix(u) * _distances(u.shape[1])),
+    ("the heads are the last axis. The shape should be (H, T, T)",
+     lambda u: _right_matrix(u).permute(1, 2, 0)),
+    ("u stands on the main diagonal, and everything else is 0. Each distance has a diagonal of its "
+     "own",
+     lambda u: torch.diag_embed(u)),
+    ("the weights of all distances up to i - j are added up. Take the weight of i - j alone",
+     lambda u: _right_matrix(u.cumsum(-1))),
+    ("there is an axis for the batch. The shape should be (H, T, T)",
+     lambda u: _right_matrix(u)[None]),
     *combined(_mistaken_matrix, INDICES, FUTURES),
 ]
 
@@ -194,13 +214,6 @@ def _rolled_in_the_flattened_batch(x):
     return x.flatten(0, 1).roll(1, dims=0).view_as(x)
 
 
-def _shift_in_place(x):
-    """Shift a copy that is also read from: the zeros of position 0 reach all positions."""
-    shifted = x.clone()
-    shifted[..., :x.shape[-1] // 2] = 0
-    return shifted
-
-
 # What the selected channels become.
 MOVES = {
     "": _later_by(1),
@@ -223,10 +236,20 @@ MOVES = {
     "the texts of the batch are rolled as one long text, so the first position of a text gets "
     "channels of another text. Each text should begin with zeros":
         _rolled_in_the_flattened_batch,
+    "the difference to the position before is taken. The channels of the position before should "
+    "replace the position's own channels":
+        lambda x: x - _later_by(1)(x),
+    "the position before is counted in all positions before: their sum is taken. One step is right":
+        lambda x: _later_by(1)(x).cumsum(1),
+    "the sign of the shifted channels is wrong": lambda x: -_later_by(1)(x),
+    "the first position gets ones. There is nothing before it, so zeros are right":
+        lambda x: torch.cat([torch.ones_like(x[:, :1]), x[:, :-1]], dim=1),
     "the shift is two steps long. One step is right": _later_by(2),
     "the first position keeps its own channels. There is nothing before it, so zeros are right":
         lambda x: torch.cat([x[:, :1], x[:, :-1]], dim=1),
-    "the half that should come from the position before is 0 everywhere": torch.zeros_like,
+    "the half that should come from the position before is 0 everywhere. If you read from the "
+    "tensor that you write into, the zeros of position 0 reach all positions: read from x instead":
+        torch.zeros_like,
     "the channels of the position before are added. They should replace the position's own "
     "channels":
         lambda x: x + _later_by(1)(x),
@@ -250,10 +273,44 @@ SELECTIONS = {
         lambda channels, C: channels < -(-C // 2),
 }
 
+def _halves(x):
+    """Return the shifted first half of the channels, and the second half."""
+    half = x.shape[-1] // 2
+    return _later_by(1)(x)[..., :half], x[..., half:]
+
+
+def _first_position_all_0(x):
+    return torch.cat([torch.zeros_like(x[:, :1]), _right_shift(x)[:, 1:]], dim=1)
+
+
+def _both_directions(x):
+    first, second = _halves(x)
+    next_one = torch.cat([second[:, 1:], torch.zeros_like(second[:, :1])], dim=1)
+    return torch.cat([first, next_one], dim=-1)
+
+
+def _half_of_the_positions(x):
+    half = x.shape[1] // 2
+    return torch.cat([_later_by(1)(x)[:, :half], x[:, half:]], dim=1)
+
+
 SHIFT_MISTAKES = [
-    ("each position gets what the position before it has just been given, so the zeros reach all "
-     "positions. Read from x and write into a copy, or go from the end to the beginning",
-     _shift_in_place),
+    ("the halves are in the wrong order. The shifted channels stay the first half",
+     lambda x: torch.cat(_halves(x)[::-1], dim=-1)),
+    ("the shifted channels are put beside x, so the result has too many channels. They should "
+     "replace the first half",
+     lambda x: torch.cat([_halves(x)[0], x], dim=-1)),
+    ("the shifted channels are put beside x, so the result has too many channels. They should "
+     "replace the first half",
+     lambda x: torch.cat([_later_by(1)(x), x], dim=-1)),
+    ("the second half is left out. It should stay beside the shifted channels",
+     lambda x: _halves(x)[0]),
+    ("the first position loses all its channels. Only its first half should be 0",
+     _first_position_all_0),
+    ("the second half comes from the next position, which is the future. It should stay",
+     _both_directions),
+    ("half of the positions are shifted. Shift half of the channels at every position",
+     _half_of_the_positions),
     *combined(_mistaken_shift, MOVES, SELECTIONS),
 ]
 
@@ -343,7 +400,8 @@ GATE_FORMULAS = {
         lambda s, b, s_plus_w, axis: (s.logsumexp(axis) - b.logsumexp(axis)).exp(),
     "the result is the gate's logarithm, because the last exp is missing":
         lambda s, b, s_plus_w, axis: b.logsumexp(axis) - s.logsumexp(axis),
-    "w itself is added to the scores. Add log w, because exp(s + log w) = w exp(s)":
+    "w itself is added to the scores, or exp is applied to w. Add log w, because "
+    "exp(s + log w) = w exp(s)":
         lambda s, b, s_plus_w, axis: (s_plus_w.logsumexp(axis) - s.logsumexp(axis)).exp(),
     "one LSE is divided by the other. The ratio of two sums of exponentials is the exp of the "
     "*difference* of their LSEs":
@@ -383,16 +441,50 @@ def _gate_with_zeros_for_the_future(w_of_the_future):
     return gate
 
 
+def _seen(scores):
+    """Return the scores with -inf for the future."""
+    return scores.masked_fill(~_ones_like(scores).tril(), -math.inf)
+
+
+def _gate_of(formula):
+    """Return a gate that is `formula(masked scores, w)`."""
+    return lambda scores, w: formula(_seen(scores), w)
+
+
 ZERO_SCORES = (
     "the scores of the future are set to 0 (as by `tril`), but exp(0) = 1 still counts. Hide them "
     "with -inf")
 
 GATE_MISTAKES = [
-    ("the mask comes after the softmax, so the weights no longer sum to 1. Hide the future before "
-     "the softmax, with -inf",
+    ("the mask comes after the softmax, so the weights no longer sum to 1 (or the sum with w is "
+     "masked, but the sum without w is not). Hide the future before the softmax, or in both sums, "
+     "with -inf",
      lambda scores, w: (scores.softmax(-1) * w.tril()).sum(-1)),
     (ZERO_SCORES, _gate_with_zeros_for_the_future(lambda w: w)),
     (ZERO_SCORES, _gate_with_zeros_for_the_future(torch.tril)),
+    ("w is averaged with the weights of biased attention. The gate is the mean of w under the "
+     "attention of the scores alone",
+     _gate_of(lambda s, w: ((s + w.log()).softmax(-1) * w).sum(-1))),
+    ("the result is the harmonic mean of w. The gate is the mean of w itself",
+     _gate_of(lambda s, w: 1 / (s.softmax(-1) / w).sum(-1))),
+    ("the result is the w of the key with the largest score. Every key counts by its attention",
+     _gate_of(lambda s, w: w.gather(-1, s.argmax(-1, keepdim=True))[:, 0])),
+    ("the result is the largest w that the query sees. Every key counts by its attention",
+     _gate_of(lambda s, w: w.masked_fill(s.isinf(), 0).amax(-1))),
+    ("the result is the w of the query's own key. Every key counts by its attention",
+     lambda scores, w: w.diagonal()),
+    ("the sum without w is masked, but the sum with w is not. Hide the future in both",
+     lambda scores, w: ((scores + w.log()).logsumexp(-1) - _seen(scores).logsumexp(-1)).exp()),
+    ("w is squared. Multiply each weight of the attention by w once",
+     _gate_of(lambda s, w: (s.softmax(-1) * w.square()).sum(-1))),
+    ("w is divided by the sum of its row. Use w as it is",
+     _gate_of(lambda s, w: (s.softmax(-1) * w / w.tril().sum(-1, keepdim=True)).sum(-1))),
+    ("the scores are divided by √T. They come as the softmax needs them",
+     _gate_of(lambda s, w: ((s / len(s) ** 0.5).softmax(-1) * w).sum(-1))),
+    ("w is transposed. Row i of w belongs to query i",
+     _gate_of(lambda s, w: (s.softmax(-1) * w.T).sum(-1))),
+    ("the result contains the weights before their sum, (T, T). Add up each row",
+     _gate_of(lambda s, w: s.softmax(-1) * w)),
     *combined(_mistaken_gate, GATE_MASKS, GATE_FORMULAS, GATE_AXES),
 ]
 
@@ -411,13 +503,27 @@ def _gate_properties(reader: Reader):
                    "is a part of it computed from .detach() or .data?")
 
 
+EXP_OF_LARGE_SCORES = ("exp of large scores is inf, and exp of very negative scores is 0, so 0 is "
+                       "divided by 0. Subtract the LSEs first, and take exp last")
+
+
 def _large_scores_are_right(reader, given):
-    """Add ±1,000 to all scores. The gate should stay the same, and finite."""
-    for shift in (-1000.0, 1000.0):
+    """Add ±1,000 to some scores. The gate should stay right, and finite."""
+    T = len(given["scores"])
+    in_two_rows = torch.zeros(T, T, dtype=torch.float64)
+    in_two_rows[1], in_two_rows[2] = 1000.0, -1000.0
+    in_the_future = torch.full((T, T), 1000.0, dtype=torch.float64).triu(1)
+    for shift, why in (
+        (-1000.0, EXP_OF_LARGE_SCORES),
+        (1000.0, EXP_OF_LARGE_SCORES),
+        (in_two_rows, "one row has large scores, and another has small ones. Subtract each row's "
+                      "own largest score, not one maximum for the whole table"),
+        (in_the_future, "only scores of the future are large here. Hide the future before you take "
+                        "the largest score: it may only be one of the keys that the query sees"),
+    ):
         shifted = {"scores": given["scores"] + shift, "w": given["w"]}
         for trial in compare(reader, _right_gate, [shifted]):
-            finite(trial, "exp of large scores is inf, and exp of very negative scores is 0, so 0 "
-                          "is divided by 0. Subtract the LSEs first, and take exp last")
+            finite(trial, why)
             if not close(trial.got, trial.expected, 1e-6):
                 raise Wrong("the result is wrong if all scores are large. Is something clamped, or "
                             "is a small number added for safety? A difference of LSEs needs "
@@ -503,6 +609,25 @@ def _normalised(f, target):
     return w / w.sum()
 
 
+def _mean_over_positions(f, target):
+    weights = [
+        torch.linalg.pinv(f_n.T) @ target_n for f_n, target_n in zip(f, target, strict=True)
+    ]
+    return torch.stack(weights).mean(0)
+
+
+def _with_a_constant(f, target):
+    return _solved(f - f.mean((0, 2), keepdim=True), target - target.mean())
+
+
+def _one_after_another(f, target):
+    weights = []
+    for f_d in f.unbind(1):
+        weights.append((f_d * target).sum() / f_d.square().sum())
+        target = target - weights[-1] * f_d
+    return torch.stack(weights)
+
+
 RIDGE = "something is added to G's diagonal (ridge regression). This problem has no such penalty"
 
 WEIGHTS_MISTAKES = [
@@ -534,6 +659,32 @@ WEIGHTS_MISTAKES = [
      lambda f, target: _solved(f, target) / len(f)),
     ("G is averaged over the positions, but c is summed. Treat both in the same way",
      lambda f, target: _solved(f, target) * len(f)),
+    ("every position gets weights of its own, and the result is their mean. One w serves all "
+     "positions, so sum over the positions in G and in c",
+     _mean_over_positions),
+    ("a constant is fitted too. The weights only scale the features, and no constant is added",
+     _with_a_constant),
+    ("the weights are fitted one after another, each to what those before it left. The features "
+     "overlap, so solve for all of them together",
+     _one_after_another),
+    ("c is divided by the sums of G's rows. Solve G w = c",
+     lambda f, target: _products(f, target) / _gram(f).sum(1)),
+    ("every number of G is inverted by itself. G's inverse is a matrix inverse",
+     lambda f, target: (1 / _gram(f)) @ _products(f, target)),
+    ("the result contains the cosines of the features with the target. Solve G w = c",
+     lambda f, target: _products(f, target) / (
+         f.square().sum((0, 2)).sqrt() * target.square().sum().sqrt())),
+    ("the result is the mean of target / f. The best weights make the squared error small, so "
+     "solve G w = c",
+     lambda f, target: (target[:, None] / f).mean((0, 2))),
+    ("all weights are equal. Each feature has its own weight",
+     lambda f, target: torch.full_like(
+         f[0, :, 0], (f.sum(1) * target).sum() / f.sum(1).square().sum())),
+    ("the solution is divided by D, as if a mean of the features were taken. The features are "
+     "added up",
+     lambda f, target: _solved(f, target) / f.shape[1]),
+    ("weights above 1 are cut off. The best weights may be larger",
+     lambda f, target: _right_weights(f, target).clamp(0, 1)),
     (RIDGE, lambda f, target: _solved(f, target, ridge=1.0)),
     # The means of G and c with a ridge of 1 are the sums with a ridge of N.
     (RIDGE, lambda f, target: _solved(f, target, ridge=float(len(f)))),
