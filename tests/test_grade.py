@@ -424,6 +424,9 @@ def verdict_on(*cells):
     ("class C: pass\nsetattr(C, 'low', True)", "full(T)[C.low]"),
     ("def setup():\n    global low\n    low = True\nsetup()", "full(T)[low]"),
     ("low = {}\ndef fill(): low[0] = True\ndef setup(): fill()\nsetup()", "full(T)[low[0]]"),
+    # A helper function that is replaced between two calls changes another object.
+    ("low, other = [], []\ndef fill(): other.append(1)\ndef setup(): fill()\nsetup()\n"
+     "def fill(): low.append(True)\nsetup()", "full(T)[low[0]]"),
     ("kinds = {}\ndef kind(f): kinds[f.__name__] = f; return f\n"
      "@kind\ndef low(T): return full(T)[True]", "kinds['low'](T)"),
     ("low = True\nif not torch: low = False", "full(T)[low]"),
@@ -491,8 +494,9 @@ LINES = 5000
     "if x: x = 1\n" * LINES,
     "table.append(f(x))\n" * LINES,
     "".join(f"def f{n}(): return f{n - 1}()\n" for n in range(1, LINES)),
+    "".join(f"def f{n}(): f{n - 1}()\nf{n}()\n" for n in range(1, LINES // 2)),
     "x = 1\n" + "\n" * 10 * LINES + "def other(:",
-], ids=["assignments", "conditions", "calls", "functions", "blank lines"])
+], ids=["assignments", "conditions", "calls", "functions", "functions and calls", "blank lines"])
 def test_long_code_is_read_in_linear_time(code):
     def cpu_seconds(code):
         started = time.process_time()

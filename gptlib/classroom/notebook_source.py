@@ -188,6 +188,9 @@ class Source:
         self.broken: list[tuple[str, Exception]] = []
         # For each name, the statements whose functions may be called by that name.
         self._functions: dict[str, list[Statement]] = {}
+        # The names that a call of a name changes, and all names that were followed to find them.
+        self._changed_by_call_of: dict[str, set[str]] = {}
+        self._followed: set[str] = set()
         # The names whose objects may hold functions.
         self._hold_functions: set[str] = set()
         # The compiler flags of `from __future__ import …`. Jupyter applies them to all later cells.
@@ -243,8 +246,10 @@ class Source:
                     self.replaced_by.setdefault(name, []).append(number)
                 if isinstance(statement.tree, DEFINITIONS) and name not in statement.needs_now:
                     self._functions[name] = []
+                    self._forget_calls_of(name)
                 if statement.needs_later:
                     self._functions.setdefault(name, []).append(statement)
+                    self._forget_calls_of(name)
         for name in statement.changes_now:
             self.changed_by.setdefault(name, []).append(number)
         if statement.needs_later:
@@ -293,14 +298,33 @@ class Source:
 
     def _changed_by_functions(self, names: Iterable[str]) -> set[str]:
         """Return the names that functions change, and the functions that they call in turn."""
-        changed, todo, seen = set(), set(names), set()
+        changed = set()
+        for name in names:
+            if name not in self._changed_by_call_of:
+                self._changed_by_call_of[name] = self._follow(name)
+            changed |= self._changed_by_call_of[name]
+        return changed
+
+    def _follow(self, name: str) -> set[str]:
+        """Return the names that a call of `name` changes. Use the stored results for others."""
+        changed, todo, seen = set(), {name}, set()
         while todo:
             name = todo.pop()
             seen.add(name)
+            if name in self._changed_by_call_of:
+                changed |= self._changed_by_call_of[name]
+                continue
             for statement in self._functions.get(name, []):
                 changed |= statement.changes_later
                 todo |= statement.needs_later - seen
+        self._followed |= seen
         return changed
+
+    def _forget_calls_of(self, name: str) -> None:
+        """Remove the stored results if they depend on `name`, which has a new function."""
+        if name in self._followed:
+            self._changed_by_call_of.clear()
+            self._followed.clear()
 
     def versions(self, name: str) -> list[Version]:
         """Return the statements that define an answer, at one or two places of the notebook.
