@@ -24,7 +24,7 @@ from gptlib.config import (
     TrainConfig,
     above,
     at_least,
-    checked_value,
+    checked_option,
     did_you_mean,
     from_parameters,
     project_dir,
@@ -189,7 +189,7 @@ def grade_command(options: Namespace) -> None:
 
     limits = {"seconds": above(0.0), "memory": at_least(1), "workers": at_least(1)}
     for name, limit in limits.items():
-        checked_value(name, getattr(options, name), limit)
+        checked_option(name, getattr(options, name), limit)
     grades = grade(options.folder, options.seconds, options.memory, options.workers)
     with contextlib.closing(write_csv(grades, options.out)) as written:
         for result in written:
@@ -481,7 +481,7 @@ def checked_setting(file: str, name: str, value: typing.Any) -> typing.Any:
     if name not in known:
         raise ConfigError(f"{file}: unknown setting {name!r}{did_you_mean(name, known)}")
     try:
-        return checked_value(name, value, known[name])
+        return checked_option(name, value, known[name])
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
 

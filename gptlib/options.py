@@ -146,7 +146,13 @@ def name_options(sentence: str, names: Iterable[str]) -> str:
 
     >>> name_options("n_embd=10 should be a multiple of n_head=3", ["n_embd", "n_head"])
     '--n-embd 10 should be a multiple of --n-head 3'
+
+    The name of a function at the beginning is left out:
+
+    >>> name_options("stream_text: top_k=0 should be at least 1", ["top_k"])
+    '--top-k 0 should be at least 1'
     """
+    sentence = re.sub(r"^\w+: (?=\w+=)", "", sentence)
     for name in ("out_dir", *names):
         option = "--out" if name == "out_dir" else flag(name)
         # A name in quotation marks, or in a path, is the user's own.

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from gptlib.checkpoint import save_checkpoint
 from gptlib.config import ConfigError, TrainConfig
 from gptlib.resume import restore
-from gptlib.run_folder import RunFolder
+from gptlib.run_folder import RESUME, RunFolder
 from gptlib.tokenizer import Tokenizer
 
 
@@ -69,6 +69,8 @@ class Run:
         on_eval: Callable[[dict], None] | None,
         progress: bool,
     ):
+        if resume not in RESUME:
+            raise ConfigError(f"resume={resume!r} should be one of {', '.join(map(repr, RESUME))}")
         self.model, self.optimizer, self.config = model, optimizer, config
         self.identity, self.tokens_per_step = identity, tokens_per_step
         self.tokenizer = tokenizer

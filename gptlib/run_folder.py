@@ -35,8 +35,6 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, resume: str):
-        if resume not in RESUME:
-            raise ConfigError(f"resume={resume!r} should be one of {', '.join(map(repr, RESUME))}")
         if path == "":
             raise ConfigError("out_dir='' should name a folder, such as 'runs/gpt'")
         self.path = Path(path)

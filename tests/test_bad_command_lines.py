@@ -242,7 +242,7 @@ CANNOT_BE_GENERATED = {
     "empty stop": (["--stop", ""], "a stop string is empty"),
     "negative length": (["--max-new-tokens", "-1"], "--max-new-tokens -1 should be at least 0"),
     "length in letters": (["--max-new-tokens", "many"], "--max-new-tokens 'many' should be"),
-    "negative temperature": (["--temperature", "-1"], "--temperature -1.0 should be 0"),
+    "negative temperature": (["--temperature", "-1"], "--temperature -1.0 should be at least 0.0"),
     "temperature nan": (["--temperature", "nan"], "--temperature nan should be"),
     "temperature in words": (["--temperature", "hot"], "--temperature 'hot' should be a number"),
     "no top-k": (["--top-k", "0"], "--top-k 0 should be at least 1"),
@@ -375,7 +375,8 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
 ):
     write_preset(b"n_layer: 2\n")
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, "gptlib.classroom.grade", raising=False)
+    for module in ("grade", "grading_process"):
+        monkeypatch.delitem(sys.modules, f"gptlib.classroom.{module}", raising=False)
     sentence = f"the package {package} is not installed: pip install -e '.[course]'"
     check_refused(capsys, arguments, sentence)
 

@@ -140,6 +140,7 @@ NOT_TEXT = [
     (b"ab", "b'ab' is bytes, it should be str"), (["a"], "['a'] is list, it should be str"),
     (Path("a"), "it should be str"),
 ]
+NOT_TEXT_OR_NONE = [case for case in NOT_TEXT if case[0] is not None]
 IDS = torch.arange(60) % 5
 NOT_TOKENS = [
     (None, "None is NoneType, it should be a torch.Tensor"),
@@ -596,7 +597,7 @@ NOT_MODELS = [([MODEL], "it should be Mapping"), ({"m": MODEL}, "it should be a 
               ({"m": (MODEL, None)}, "should be a tokenizer"), ("runs", "it should be Mapping"),
               ({"m": (TOKENIZER, MODEL)}, "it should be Module"),
               ({"m": None}, "it should be a path")]
-refuses(Sampler, {"models": MODELS, "prompt": "a"}, models=NOT_MODELS, prompt=NOT_TEXT,
+refuses(Sampler, {"models": MODELS, "prompt": "a"}, models=NOT_MODELS, prompt=NOT_TEXT_OR_NONE,
         length=[*NOT_INT, (0, "between 1 and 500"), (501, "between 1 and 500")])
 refuses(AttentionExplorer, {"models": MODELS, "text": "abc"}, models=NOT_MODELS, text=NOT_TEXT)
 refuses(TimeWeightViewer, {"models": MODELS}, models=NOT_MODELS)
@@ -607,7 +608,8 @@ BOARD = {"model": MODEL, "train_ids": IDS, "val_ids": IDS, "block_size": 4, "con
          "out_dir": "NEW_FILE", "tokenizer": TOKENIZER, "prompt": "a"}
 refuses(TrainingBoard, BOARD, model=NOT_TRAINABLE, train_ids=NOT_ROW, val_ids=NOT_ROW,
         block_size=NOT_1, config=NOT_TRAINING, out_dir=NOT_PATH, tokenizer=NOT_TOKENIZER,
-        prompt=NOT_TEXT, resume=[("yes", "one of 'never', 'auto'"), (True, "one of 'never'")],
+        prompt=NOT_TEXT_OR_NONE,
+        resume=[("yes", "one of 'never', 'auto'"), (True, "one of 'never'")],
         levels=[([2.5], "it should be Mapping"), ({"a": None}, "levels['a']=None")])
 refuses(attention_weights, {"model": MODEL, "idx": IDS[:4]}, model=NOT_MODEL, idx=NOT_ROW)
 case("attention_weights of a Bigram", lambda: attention_weights(Bigram(5), IDS[:4]), "attention")

@@ -261,7 +261,8 @@ ENGLISH = "To be, or not to be\n"
     (ENGLISH.encode("utf-16-be"), "seems to be text in UTF-16, not in utf-8: save it as utf-8"),
     (b"to be\0or not", "is not plain text: it has a byte 0 at offset 5"),
     (b"\x7fELF\2\1\1" + bytes(100), "is not plain text: it has a byte 0 at offset 7"),
-])
+], ids=["zip", "gzip", "bzip2", "xz", "pdf", "rtf", "png", "utf-16", "utf-32", "utf-16-le",
+        "utf-16-be", "byte 0", "elf"])
 def test_a_file_that_is_no_text_is_refused_and_its_kind_is_named(checkout, content, recognised):
     (checkout / "a.txt").write_bytes(content)
     for name in ("a.txt", str(checkout), "*.txt"):
