@@ -59,7 +59,7 @@ def test_two_processes_give_the_losses_of_one_and_print_every_line_once(tmp_path
 def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path):
     process = run_training(tmp_path, 2, "--batch-size", "5")
     assert process.returncode != 0
-    assert "batch_size=5 should be a multiple of the 2 processes" in process.stderr
+    assert "--batch-size 5 should be a multiple of the 2 processes" in process.stderr
 
 
 # This program trains with different numbers of targets in the rows of a batch. Of two processes,
