@@ -299,6 +299,8 @@ def test_the_explorer_changes_its_picture(page):
 def test_a_line_end_stays_in_the_text_of_the_explorer(page):
     picture = page.get_by_alt_text(re.compile("^Attention weights"))
     fill(page, "Text", "abc\nde")
+    # The new text is shorter, so the last position is chosen first.
+    expect(picture).to_have_attribute("alt", re.compile("from position 5, 'e'"))
     fill(page, "Query position", "3")
     expect(picture).to_have_attribute("alt", re.compile("from position 3, '⏎'"))
     expect(page.get_by_label("Text", exact=True)).to_have_value("abc\nde")
