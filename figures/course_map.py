@@ -22,12 +22,13 @@ CHAPTERS = {
     "2 · Attention": ((1, 1), "let each position gather\nfrom those before it"),
     "3 · Decoder block": ((2, 1), "residual stream, norms,\nfeed-forward, positions"),
     "4 · Full GPT": ((3, 1), "assemble, train, sample,\nmeasure, find its limits"),
-    "5 · Tokenizer": ((1, 0), "byte pairs: what a model\nreads instead of letters"),
-    "6 · Time-weighting": ((2, 0), "does attention need to know\nhow far back it looks?"),
-    "7 · Context rolling": ((3, 0), "carry a memory from\nwindow to window"),
+    "5 · Tokenizer": ((0, 0), "byte pairs: what a model\nreads instead of letters"),
+    "6 · Time-weighting": ((1, 0), "does attention need to know\nhow far back it looks?"),
+    "7 · Context rolling": ((2, 0), "carry a memory from\nwindow to window"),
+    "8 · Sampling": ((3, 0), "choose the next token,\nand write faster"),
 }
 IN_ORDER = ["1 · Bigram", "2 · Attention", "3 · Decoder block", "4 · Full GPT"]
-AFTER_CHAPTER_4 = ["5 · Tokenizer", "6 · Time-weighting", "7 · Context rolling"]
+AFTER_CHAPTER_4 = ["5 · Tokenizer", "6 · Time-weighting", "7 · Context rolling", "8 · Sampling"]
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
     draw_order(axes)
     draw_branches(axes)
     axes.text(0, 4.12, "in this order", color=BLUE, fontsize=10.5, va="center")
-    axes.text(0, 0.65, "after chapter 4,\nin any order", color=GREEN, fontsize=10.5, va="center")
+    axes.text(1.4, 2.15, "after chapter 4, in any order", color=GREEN, fontsize=10.5, va="center")
     figure.savefig(ROOT / "figures/course_map.png", dpi=110, facecolor="white")
 
 
