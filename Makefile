@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 READY := .venv/.installed
 
-.PHONY: help course test measure sweep train lab edit merge clean
+.PHONY: help course test measure sweep train lab edit merge address clean
 
 help:     ; @sed -n 's/^#: //p' Makefile
 
@@ -61,6 +61,10 @@ merge: $(READY)
 	@$(CHECK_NB)
 	$(PY) -m jupytext -q --update --to ipynb -o "notebooks/$$NB.ipynb" "build/edit/$$NB.py"
 	$(PY) tools/execute.py "notebooks/$$NB.ipynb"
+
+#: make address URL=…     write the address of the repository into README, notebooks and site; URL=none removes it
+address: $(READY)
+	@$(PY) tools/address.py "$$URL"
 
 #: make clean             remove what the commands above made, but for .venv, downloads and my_notebooks
 clean:    ; rm -rf runs build .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Committed measurements are complete, and README's numbers follow from them.
+"""Committed measurements are complete, and the numbers of docs/results.md follow from them.
 
 conftest.py names the measurements that are out of date.
 """
@@ -14,7 +14,7 @@ from gptlib.config import TrainConfig
 from gptlib.variants.config import VariantConfig
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "docs/results.md").read_text(encoding="utf-8")
 
 
 def read(name):
