@@ -134,7 +134,9 @@ def write_chapters(source: Path, chapters: list[Chapter], unready: list[Chapter]
     """Copy the chapters and the other pages, and write the covers."""
     others = [ROOT / f"notebooks/{name}.ipynb" for name in OTHER_PAGES]
     for path in [*(chapter.path for chapter in chapters), *others]:
-        write(source / "chapters" / path.name, without_links(read(path), unready))
+        # In the repository the glossary is in docs/, on the site it is beside the chapters' folder.
+        notebook = read(path).replace("](../docs/glossary.md", "](../glossary.md")
+        write(source / "chapters" / path.name, without_links(notebook, unready))
     for chapter in chapters:
         (source / f"covers/{chapter.name}.png").write_bytes(chapter.cover[0])
 

@@ -84,8 +84,8 @@ class RowViewer(Panel):
         axes.set_title(f"after {label}: {total:,} pairs", fontsize=10)
         likeliest = describe_largest(probabilities.tolist(), self.texts)
         return figure, (
-            f"The row of {text!r} in the table of bigrams, from {total:,} pairs, as bars in falling "
-            f"order. The most probable next tokens: {likeliest}."
+            f"The row of {text!r} in the bigram table, from {total:,} pairs, as bars in falling order. "
+            f"The most probable next tokens: {likeliest}."
         )
 
     def static_html(self) -> str:

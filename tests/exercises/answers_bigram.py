@@ -9,88 +9,115 @@ from torch.nn import functional as F
 WRONG, RIGHT = Answers(), Answers()
 
 
-# bigram_probabilities -----------------------------------------------------------------------------
+# previous_probabilities ---------------------------------------------------------------------------
 
-@RIGHT.to("bigram_probabilities")
+@RIGHT.to("previous_probabilities")
 def with_normalize(counts, smoothing):
-    return F.normalize(counts + smoothing, p=1, dim=1)
+    return F.normalize(counts.T + smoothing, p=1, dim=1)
 
 
-@RIGHT.to("bigram_probabilities")
-def row_by_row(counts, smoothing):
-    return torch.stack([(row + smoothing) / (row.sum() + smoothing * len(row)) for row in counts])
+@RIGHT.to("previous_probabilities")
+def columns_first(counts, smoothing):
+    return ((counts + smoothing) / (counts + smoothing).sum(0)).T
 
 
-@WRONG.to("bigram_probabilities", "column")
-def columns_sum_to_one(counts, smoothing):
-    return (counts + smoothing) / (counts + smoothing).sum(0, keepdim=True)
+@RIGHT.to("previous_probabilities")
+def column_by_column(counts, smoothing):
+    rows = [(c + smoothing) / (c.sum() + smoothing * len(c)) for c in counts.unbind(1)]
+    return torch.stack(rows)
 
 
-@WRONG.to("bigram_probabilities", "whole table")
+@WRONG.to("previous_probabilities", "token after", "column b of `counts`")
+def as_in_the_chapter(counts, smoothing):
+    return (counts + smoothing) / (counts + smoothing).sum(1, keepdim=True)
+
+
+@WRONG.to("previous_probabilities", "each column sums to 1", "transpose")
+def transpose_forgotten(counts, smoothing):
+    return (counts + smoothing) / (counts + smoothing).sum(0)
+
+
+@WRONG.to("previous_probabilities", "swapped", "token before")
+def transposed_after_dividing(counts, smoothing):
+    return F.normalize(counts + smoothing, p=1, dim=1).T
+
+
+@WRONG.to("previous_probabilities", "whole table")
 def joint(counts, smoothing):
-    return (counts + smoothing) / (counts + smoothing).sum()
+    return ((counts + smoothing) / (counts + smoothing).sum()).T
 
 
-@WRONG.to("bigram_probabilities", "keepdim")
+@WRONG.to("previous_probabilities", "keepdim")
 def keepdim_forgotten(counts, smoothing):
-    return (counts + smoothing) / (counts + smoothing).sum(1)
+    return (counts.T + smoothing) / (counts.T + smoothing).sum(1)
 
 
-@WRONG.to("bigram_probabilities", "before", "divide")
+@WRONG.to("previous_probabilities", "sums of its rows", ".sum(0)")
+def sums_before_the_transpose(counts, smoothing):
+    return (counts + smoothing).T / (counts + smoothing).sum(1, keepdim=True)
+
+
+@WRONG.to("previous_probabilities", "before", "divide")
 def smoothing_after_dividing(counts, smoothing):
-    return counts / counts.sum(1, keepdim=True) + smoothing
+    return (counts / counts.sum(0)).T + smoothing
 
 
-@WRONG.to("bigram_probabilities", "denominator")
+@WRONG.to("previous_probabilities", "denominator")
 def smoothing_in_the_numerator_only(counts, smoothing):
-    return (counts + smoothing) / counts.sum(1, keepdim=True)
+    return ((counts + smoothing) / counts.sum(0)).T
 
 
-@WRONG.to("bigram_probabilities", "once", "every")
+@WRONG.to("previous_probabilities", "once", "every")
 def smoothing_once_in_the_denominator(counts, smoothing):
-    return (counts + smoothing) / (counts.sum(1, keepdim=True) + smoothing)
+    return ((counts + smoothing) / (counts.sum(0) + smoothing)).T
 
 
-@WRONG.to("bigram_probabilities", "ignored")
+@WRONG.to("previous_probabilities", "ignored")
 def smoothing_ignored(counts, smoothing):
-    return counts / counts.sum(1, keepdim=True)
+    return (counts / counts.sum(0)).T
 
 
-@WRONG.to("bigram_probabilities", "always 1")
+@WRONG.to("previous_probabilities", "always 1")
 def smoothing_always_one(counts, smoothing):
-    return (counts + 1) / (counts + 1).sum(1, keepdim=True)
+    return ((counts + 1) / (counts + 1).sum(0)).T
 
 
-@WRONG.to("bigram_probabilities", "only", "zero")
+@WRONG.to("previous_probabilities", "only", "zero")
 def smoothing_for_zeros_only(counts, smoothing):
     counts = torch.where(counts == 0, torch.full_like(counts, smoothing), counts)
-    return counts / counts.sum(1, keepdim=True)
+    return (counts / counts.sum(0)).T
 
 
-@WRONG.to("bigram_probabilities", "softmax")
+@WRONG.to("previous_probabilities", "softmax")
 def softmax_of_counts(counts, smoothing):
-    return (counts + smoothing).softmax(1)
+    return (counts + smoothing).softmax(0).T
 
 
-@WRONG.to("bigram_probabilities", "logarithm")
+@WRONG.to("previous_probabilities", "logarithm")
 def log_probabilities(counts, smoothing):
-    return F.normalize(counts + smoothing, p=1, dim=1).log()
+    return F.normalize(counts.T + smoothing, p=1, dim=1).log()
 
 
-@WRONG.to("bigram_probabilities", "squares")
+@WRONG.to("previous_probabilities", "squares")
 def length_one(counts, smoothing):
-    return F.normalize(counts + smoothing, dim=1)
+    return F.normalize(counts.T + smoothing, dim=1)
 
 
-@WRONG.to("bigram_probabilities", "changes its argument", "counts")
+@WRONG.to("previous_probabilities", "Bayes", "weigh")
+def turned_round_without_the_frequencies(counts, smoothing):
+    following = (counts + smoothing) / (counts + smoothing).sum(1, keepdim=True)
+    return following.T / following.T.sum(1, keepdim=True)
+
+
+@WRONG.to("previous_probabilities", "changes its argument", "counts")
 def in_place(counts, smoothing):
     counts += smoothing
-    return counts / counts.sum(1, keepdim=True)
+    return (counts / counts.sum(0)).T
 
 
-@WRONG.to("bigram_probabilities", "float64")
+@WRONG.to("previous_probabilities", "float64")
 def single_precision(counts, smoothing):
-    return F.normalize(counts.float() + smoothing, p=1, dim=1)
+    return F.normalize(counts.T.float() + smoothing, p=1, dim=1)
 
 
 # cross_entropy ------------------------------------------------------------------------------------
