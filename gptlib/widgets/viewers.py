@@ -84,7 +84,7 @@ class RowViewer(Panel):
         axes.set_title(f"after {label}: {total:,} pairs", fontsize=10)
         likeliest = describe_largest(probabilities.tolist(), self.texts)
         return figure, (
-            f"The row of {text!r} in the bigram table, from {total:,} pairs, as bars in falling order. "
+            f"The row of {text!r} in the bigram table, from {total:,} pairs, largest first. "
             f"The most probable next tokens: {likeliest}."
         )
 
