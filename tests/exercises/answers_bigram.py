@@ -317,33 +317,33 @@ def first_draw_for_all(probabilities, u):
 
 # More answers -------------------------------------------------------------------------------------
 
-@WRONG.to("bigram_probabilities", "for counts", "is right")
+@WRONG.to("previous_probabilities", "for counts", "is right")
 def smoothing_on_the_diagonal(counts, smoothing):
-    counts = counts + smoothing * torch.eye(len(counts))
+    counts = counts.T + smoothing * torch.eye(len(counts))
     return counts / counts.sum(1, keepdim=True)
 
 
-@WRONG.to("bigram_probabilities", "sums to", "every row should sum to 1")
+@WRONG.to("previous_probabilities", "sums to", "every row should sum to 1")
 def last_row_forgotten(counts, smoothing):
     result = torch.zeros_like(counts)
-    for a in range(len(counts) - 1):
-        result[a] = (counts[a] + smoothing) / (counts[a] + smoothing).sum()
+    for b in range(len(counts) - 1):
+        result[b] = (counts[:, b] + smoothing) / (counts[:, b] + smoothing).sum()
     return result
 
 
-@WRONG.to("bigram_probabilities", "every row should sum to 1")
+@WRONG.to("previous_probabilities", "every row should sum to 1")
 def cumulative(counts, smoothing):
-    return F.normalize(counts + smoothing, p=1, dim=1).cumsum(1)
+    return F.normalize(counts.T + smoothing, p=1, dim=1).cumsum(1)
 
 
-@WRONG.to("bigram_probabilities", "sums to 0.99999", "every row should sum to 1")
+@WRONG.to("previous_probabilities", "sums to 0.99999", "every row should sum to 1")
 def epsilon_in_the_denominator(counts, smoothing):
-    return (counts + smoothing) / ((counts + smoothing).sum(1, keepdim=True) + 1e-8)
+    return ((counts + smoothing) / ((counts + smoothing).sum(0) + 1e-8)).T
 
 
-@WRONG.to("bigram_probabilities", "[[0.3333, 0.6667]", "[[0.3, 0.7]")
+@WRONG.to("previous_probabilities", "[[0.4, 0.6]", "[[0.375, 0.625]")
 def smoothed_twice(counts, smoothing):
-    return F.normalize(counts + 2 * smoothing, p=1, dim=1)
+    return F.normalize(counts.T + 2 * smoothing, p=1, dim=1)
 
 
 @WRONG.to("cross_entropy", "it is 50", "clamp")
@@ -405,64 +405,57 @@ def draws_sorted(probabilities, u):
 
 # Answers of more students -------------------------------------------------------------------------
 
-@RIGHT.to("bigram_probabilities")
+@RIGHT.to("previous_probabilities")
 def softmax_of_the_logarithms(counts, smoothing):
-    return (counts + smoothing).log().softmax(1)
+    return (counts.T + smoothing).log().softmax(1)
 
 
-@RIGHT.to("bigram_probabilities")
+@RIGHT.to("previous_probabilities")
 def cell_by_cell(counts, smoothing):
     V = len(counts)
     result = torch.empty_like(counts)
-    for a in range(V):
-        total = sum(counts[a, b] + smoothing for b in range(V))
-        for b in range(V):
-            result[a, b] = (counts[a, b] + smoothing) / total
+    for b in range(V):
+        total = sum(counts[a, b] + smoothing for a in range(V))
+        for a in range(V):
+            result[b, a] = (counts[a, b] + smoothing) / total
     return result
 
 
-@WRONG.to("bigram_probabilities", "divided by its mean")
+@WRONG.to("previous_probabilities", "divided by its mean")
 def divided_by_the_mean(counts, smoothing):
-    """Divide by the mean of a row."""
-    return (counts + smoothing) / (counts + smoothing).mean(1, keepdim=True)
+    """Divide by the mean of a column."""
+    return ((counts + smoothing) / (counts + smoothing).mean(0)).T
 
 
-@WRONG.to("bigram_probabilities", "added to the probabilities", "again")
+@WRONG.to("previous_probabilities", "added to the probabilities", "again")
 def probabilities_smoothed_and_divided_again(counts, smoothing):
     """Smooth the probabilities, not the counts."""
-    probabilities = counts / counts.sum(1, keepdim=True) + smoothing
-    return probabilities / probabilities.sum(1, keepdim=True)
+    probabilities = counts / counts.sum(0) + smoothing
+    return (probabilities / probabilities.sum(0)).T
 
 
-@WRONG.to("bigram_probabilities", "V² times")
+@WRONG.to("previous_probabilities", "V² times")
 def smoothing_of_the_whole_table(counts, smoothing):
-    """Count the smoothing of all V² cells in each row."""
-    return (counts + smoothing) / (counts.sum(1, keepdim=True) + smoothing * counts.numel())
+    """Count the smoothing of all V² cells in each column."""
+    return ((counts + smoothing) / (counts.sum(0) + smoothing * counts.numel())).T
 
 
-@WRONG.to("bigram_probabilities", "transposed first", "token before")
-def about_the_token_before(counts, smoothing):
-    """Read the table of counts by columns."""
-    smoothed = counts.T + smoothing
-    return smoothed / smoothed.sum(1, keepdim=True)
-
-
-@WRONG.to("bigram_probabilities", "below the smoothing are raised")
+@WRONG.to("previous_probabilities", "below the smoothing are raised")
 def at_least_the_smoothing(counts, smoothing):
     """Take the maximum of count and smoothing."""
-    return F.normalize(counts.clamp(min=smoothing), p=1, dim=1)
+    return F.normalize(counts.T.clamp(min=smoothing), p=1, dim=1)
 
 
-@WRONG.to("bigram_probabilities", "shared out")
+@WRONG.to("previous_probabilities", "shared out")
 def smoothing_shared_by_the_row(counts, smoothing):
     """Add smoothing / V to each count."""
-    return F.normalize(counts + smoothing / counts.shape[1], p=1, dim=1)
+    return F.normalize(counts.T + smoothing / counts.shape[1], p=1, dim=1)
 
 
-@WRONG.to("bigram_probabilities", "multiplied by the smoothing")
+@WRONG.to("previous_probabilities", "multiplied by the smoothing")
 def counts_times_smoothing(counts, smoothing):
     """Multiply where an addition is right."""
-    return counts * smoothing / (counts * smoothing).sum(1, keepdim=True)
+    return (counts * smoothing / (counts * smoothing).sum(0)).T
 
 
 @RIGHT.to("cross_entropy")
