@@ -78,13 +78,15 @@ class RowViewer(Panel):
     def picture(self):
         text, total, probabilities = self.read()
         figure, axes = new_figure(width=7, height=2.8)
-        plot_distribution(axes, probabilities, self.texts, most=MAX_BARS)
+        occurring = int((probabilities > 0).sum())
+        plot_distribution(axes, probabilities, self.texts, most=min(MAX_BARS, occurring))
         axes.tick_params(axis="x", labelfontfamily="monospace")
         label, = axis_labels([text])
-        axes.set_title(f"after {label}: {total:,} pairs", fontsize=10)
-        likeliest = describe_largest(probabilities.tolist(), self.texts)
+        pairs = f"{total:,} pair{'s' * (total != 1)}"
+        axes.set_title(f"after {label}: {pairs}", fontsize=10)
+        likeliest = describe_largest(probabilities.tolist(), self.texts, n=min(3, occurring))
         return figure, (
-            f"The row of {text!r} in the bigram table, from {total:,} pairs, largest first. "
+            f"The row of {text!r} in the bigram table, from {pairs}, largest first. "
             f"The most probable next tokens: {likeliest}."
         )
 
@@ -94,6 +96,7 @@ class RowViewer(Panel):
         rows = [
             (self.texts[i], f"{format_percent(p)} %")
             for p, i in zip(values[:MAX_ROWS].tolist(), ids[:MAX_ROWS].tolist(), strict=True)
+            if p > 0
         ]
         return table_html((f"after {text}", "probability"), rows)
 
