@@ -75,6 +75,7 @@ from gptlib.widgets import (
     AttentionExplorer,
     ContextViewer,
     MergeStepper,
+    RowViewer,
     Sampler,
     TimeWeightViewer,
     TrainingBoard,
@@ -604,6 +605,11 @@ refuses(TimeWeightViewer, {"models": MODELS}, models=NOT_MODELS)
 refuses(ContextViewer, {"models": MODELS, "text": "abc"}, models=NOT_MODELS, text=NOT_TEXT)
 refuses(MergeStepper, {"tokenizer": BPE, "sentence": "low"}, sentence=NOT_TEXT,
         tokenizer=[(TOKENIZER, "it should be BPETokenizer"), (None, "it should be BPETokenizer")])
+refuses(RowViewer, {"counts": torch.ones(5, 5), "tokenizer": TOKENIZER, "first": "a"},
+        tokenizer=NOT_TOKENIZER, first=NOT_TEXT,
+        counts=[([[1]], "it should be a torch.Tensor of shape (V, V)"),
+                (torch.ones(5, 4), "has the shape (5, 4), it should have the shape (V, V)"),
+                (torch.ones(4, 4), "counts has 4 rows, but the tokenizer has")])
 BOARD = {"model": MODEL, "train_ids": IDS, "val_ids": IDS, "block_size": 4, "config": TRAINING,
          "out_dir": "NEW_FILE", "tokenizer": TOKENIZER, "prompt": "a"}
 refuses(TrainingBoard, BOARD, model=NOT_TRAINABLE, train_ids=NOT_ROW, val_ids=NOT_ROW,

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from gptlib import Bigram, BPETokenizer, CharTokenizer, TrainConfig, generate_text, save_checkpoint
+from gptlib.bigram import count_bigrams
 from gptlib.checkpoint import read_header
 from gptlib.generate import next_token_probabilities
 from gptlib.train import train
@@ -29,6 +30,7 @@ from gptlib.widgets import (
     AttentionExplorer,
     ContextViewer,
     MergeStepper,
+    RowViewer,
     Sampler,
     TimeWeightViewer,
     TrainingBoard,
@@ -44,6 +46,7 @@ from gptlib.widgets.sampler import pieces_before, stream_pieces
 # 10 characters
 ALPHABET = " \nabcdefgh"
 TOKENIZER = CharTokenizer(ALPHABET)
+BIGRAMS = count_bigrams(torch.tensor(TOKENIZER.encode("abab ab ac")), 10)
 BPE = BPETokenizer.train("low lower lowest newer wider " * 5, vocab_size=264)
 PLAYGROUND = Path(__file__).parents[1] / "notebooks/playground.ipynb"
 
@@ -111,6 +114,7 @@ def all_widgets(models, sampler, board, tiny, rolling):
         MergeStepper(BPE, "lowest"),
         TimeWeightViewer({"toeplitz": (toeplitz_model, TOKENIZER)}),
         ContextViewer(rolling, "abc abc abc"),
+        RowViewer(BIGRAMS, TOKENIZER, "a"),
     ]
 
 
@@ -1081,3 +1085,37 @@ def test_the_training_board_begins_its_samples_with_a_character_that_it_knows(tm
     board.start.click()
     assert board.prompt == "a" and len(board.samples[0][2]) > 0
     assert "done: 2 steps" in board.status.value
+
+
+# The row of the bigram table ----------------------------------------------------------------------
+
+
+def test_the_row_viewer_shows_the_shares_of_the_counted_pairs():
+    viewer = RowViewer(BIGRAMS, TOKENIZER, "a")
+    # In "abab ab ac" the letter a stands before b three times, and before c once.
+    text, total, probabilities = viewer.read()
+    assert (text, total) == ("a", 4) and probabilities.sum() == 1
+    assert probabilities[TOKENIZER.encode("bc")].tolist() == [0.75, 0.25]
+    rows = re.findall("<td>(.*?)</td><td>(.*?)</td>", viewer.static_html())
+    assert rows == [("b", "75 %"), ("c", "25 %")]
+    assert "from 4 pairs" in viewer.drawing.value
+    assert html.escape("'b' 75 %, 'c' 25 %.") in viewer.drawing.value
+    axes, = viewer.picture()[0].axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["b", "c"]
+
+
+def test_another_token_shows_its_own_row():
+    viewer = RowViewer(BIGRAMS, TOKENIZER, "a")
+    (viewer.token.value,) = TOKENIZER.encode(" ")
+    assert viewer.read()[0] == "␣" and html.escape("'a' 100 %.") in viewer.drawing.value
+    (viewer.token.value,) = TOKENIZER.encode("h")
+    assert error_message(viewer) == "no pair of the counted text begins with 'h'"
+
+
+def test_the_row_viewer_begins_with_the_most_frequent_token_if_the_first_is_unknown():
+    assert RowViewer(BIGRAMS, TOKENIZER).read()[0] == "a"
+
+
+def test_the_row_viewer_refuses_counts_of_another_vocabulary():
+    with pytest.raises(ValueError, match="counts has 3 rows, but the tokenizer has 10 tokens"):
+        RowViewer(torch.ones(3, 3), TOKENIZER)

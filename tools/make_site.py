@@ -150,7 +150,9 @@ def write_chapters(source: Path, chapters: list[Chapter], unready: list[Chapter]
     others = [ROOT / f"notebooks/{name}.ipynb" for name in OTHER_PAGES]
     address = get_address(ROOT)
     for path in [*(chapter.path for chapter in chapters), *others]:
-        page = without_links(read(path), unready)
+        # In the repository the glossary is in docs/, on the site it is beside the chapters' folder.
+        page = read(path).replace("](../docs/glossary.md", "](../glossary.md")
+        page = without_links(page, unready)
         if address:
             page = with_links_to_open(page, links(address, path.stem))
         write(source / "chapters" / path.name, page)

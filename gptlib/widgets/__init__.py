@@ -13,9 +13,9 @@ from gptlib.widgets.explorer import AttentionExplorer, attention_weights
 from gptlib.widgets.merges import MergeStepper
 from gptlib.widgets.panel import find_checkpoints
 from gptlib.widgets.sampler import Sampler
-from gptlib.widgets.viewers import ContextViewer, TimeWeightViewer
+from gptlib.widgets.viewers import ContextViewer, RowViewer, TimeWeightViewer
 
 __all__ = [
-    "AttentionExplorer", "ContextViewer", "MergeStepper", "Sampler", "TimeWeightViewer",
-    "TrainingBoard", "attention_weights", "find_checkpoints",
+    "AttentionExplorer", "ContextViewer", "MergeStepper", "RowViewer", "Sampler",
+    "TimeWeightViewer", "TrainingBoard", "attention_weights", "find_checkpoints",
 ]
