@@ -74,10 +74,11 @@ class Measurement:
         return list(by_kind[0]), np.array([list(gaps.values()) for gaps in by_kind])
 
     def scale(self) -> str:
-        """Return the size of plain attention's model and the training of all arms in one line."""
+        """Return the sizes of all models on tinyshakespeare and their training, in one line."""
         model, training = self.results["model"], self.results["training"]
-        return (f"{self.runs('plain')[0]['parameters']:,} parameters, {model['n_layer']} layers, "
-                f"{self.steps} steps × {training['batch_size']} windows × "
+        sizes = [run["parameters"] for run in self.results["runs"] if run["corpus"] == CORPUS]
+        return (f"{min(sizes):,} to {max(sizes):,} parameters, {model['n_layer']} layers, "
+                f"{self.steps:,} steps × {training['batch_size']} windows × "
                 f"{model['block_size']} characters, learning rate {training['learning_rate']}")
 
     def cost_ratios(self, attention: str) -> np.ndarray:
