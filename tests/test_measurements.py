@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gptlib.classroom.measured import GROUPS, Measurement, finding
 from gptlib.config import TrainConfig
 from gptlib.variants.config import VariantConfig
 
@@ -81,24 +82,36 @@ def losses(attention, position="learned", token_shift=False, steps=2000):
     return np.array([run["curve"][-1]["val_loss"] for run in runs])
 
 
-def plain_losses_at_equal_time(attention):
-    """Return the losses of plain attention after the CPU time that 2,000 steps of the arm take.
+def cost_ratios(attention):
+    """Return the cost of a step relative to plain attention, for each of the four groups."""
+    cost = {(row["attention"], row["position"], row["token_shift"]): row["ms_per_step"]
+            for row in WEIGHTING["cost"]}
+    return np.array([cost[attention, position, shift] / cost["plain", position, shift]
+                     for position in ("learned", "none") for shift in (False, True)])
 
-    They are interpolated on a logarithmic scale between 2,000 and 3,000 steps.
+
+def at_equal_time(attention, position="learned", token_shift=False, cost_error=0.0):
+    """Return an arm's losses minus those of plain attention after the CPU time of the arm.
+
+    The losses of plain attention are interpolated on a logarithmic scale between 2,000 and 3,000
+    steps. The cost ratio is pooled over the groups.
     """
-    cost = {row["attention"]: row["ms_per_step"] for row in WEIGHTING["cost"]
-            if row["position"] == "learned" and not row["token_shift"]}
-    share = np.log(cost[attention] / cost["plain"]) / np.log(1.5)
-    return losses("plain") + share * (losses("plain", steps=3000) - losses("plain"))
+    ratio = cost_ratios(attention).mean() * (1 + cost_error)
+    share = np.log(ratio) / np.log(1.5)
+    short = losses("plain", position, token_shift)
+    long = losses("plain", position, token_shift, steps=3000)
+    return losses(attention, position, token_shift) - (short + share * (long - short))
 
 
 WEIGHTING_DIFFERENCES = {
     "time-weighted": losses("time_weighted") - losses("plain"),
     "Toeplitz": losses("toeplitz") - losses("plain"),
     "relative bias": losses("relative_bias") - losses("plain"),
-    "time-weighted, at equal time":
-        losses("time_weighted") - plain_losses_at_equal_time("time_weighted"),
-    "Toeplitz, at equal time": losses("toeplitz") - plain_losses_at_equal_time("toeplitz"),
+    "time-weighted, at equal time": at_equal_time("time_weighted"),
+    "Toeplitz, at equal time": at_equal_time("toeplitz"),
+    "time-weighted, at equal time, 10 % cheaper": at_equal_time("time_weighted", cost_error=-0.1),
+    "Toeplitz, at equal time, 10 % cheaper": at_equal_time("toeplitz", cost_error=-0.1),
+    "Toeplitz against relative bias": losses("toeplitz") - losses("relative_bias"),
     "token shift": losses("plain", token_shift=True) - losses("plain"),
     "time-weighted and token shift":
         losses("time_weighted", token_shift=True) - losses("plain"),
@@ -115,6 +128,41 @@ WEIGHTING_DIFFERENCES = {
 @pytest.mark.parametrize("difference", WEIGHTING_DIFFERENCES.values(), ids=WEIGHTING_DIFFERENCES)
 def test_readme_states_the_measured_difference_by_time_weighting(difference):
     assert mean_and_std(difference) in README
+
+
+@pytest.mark.parametrize("attention", ["time_weighted", "toeplitz"])
+def test_readme_states_the_pooled_cost_ratio_with_its_spread(attention):
+    assert mean_and_std(cost_ratios(attention), digits=2, sign="") in README
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("attention", ["time_weighted", "toeplitz", "relative_bias"])
+def test_chapter_6_compares_at_equal_time_as_these_tests_do(attention, group):
+    measured = Measurement(ROOT / "benchmarks/time_weighting.json")
+    for cost_error in (-0.1, 0.0, 0.1):
+        np.testing.assert_allclose(
+            measured.at_equal_time(attention, *group, cost_error=cost_error),
+            at_equal_time(attention, *group, cost_error=cost_error))
+
+
+def test_excess_by_kind_has_a_row_for_each_seed():
+    kinds, excess = Measurement().excess_by_kind("toeplitz", "none")
+    assert kinds[-1] == "fact" and excess.shape == (3, len(kinds))
+
+
+def test_an_arm_that_was_not_measured_is_named():
+    with pytest.raises(ValueError, match="no run with .*'steps': 7"):
+        Measurement().runs("plain", steps=7)
+
+
+@pytest.mark.parametrize(("differences", "expected"), [
+    ([0.3, 0.2, 0.25], "higher"),
+    ([-0.3, -0.2, -0.25], "lower"),
+    ([-0.3, 0.2, -0.25], "no clear difference"),
+    ([0.0, 0.0, 0.0], "no clear difference"),
+])
+def test_a_difference_is_clear_beyond_two_standard_deviations(differences, expected):
+    assert finding(np.array(differences)) == expected
 
 
 # Context rolling ----------------------------------------------------------------------------------
