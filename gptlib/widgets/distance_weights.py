@@ -149,7 +149,9 @@ class DistanceWeights(Panel):
         if self.moving:
             return
         if self.weights is None:
-            self.keep_learned()
+            self.draw_or_show_error(self.keep_learned)
+        if self.weights is None:
+            return
         distance = self.sliders.index(change["owner"])
         if distance < len(self.weights):
             self.weights[distance] = change["new"]
