@@ -122,15 +122,16 @@ class BigramRow(Panel):
                 places, counted[shown].tolist(), fill=False, edgecolor=GREY,
                 label="smoothing 0: as counted",
             )
-        for place in np.argsort(heights)[-3:]:
+        # The three largest have a number, if there is room for it.
+        for place in (place for place in np.argsort(heights)[-3:] if heights[place] >= 0.03):
             axes.annotate(
                 f"{format_percent(heights[place])}%", (place, heights[place]), xytext=(0, 3),
                 textcoords="offset points", ha="center", fontsize=8,
             )
         axes.set_xticks(places, axis_labels(names), fontsize=8)
         axes.set(xlabel="next token", ylabel="probability", ylim=(0, 1.05), xlim=(-1, len(shown)))
-        axes.set_title(f"after {axis_labels([repr(label)])[0]}", fontsize=11)
-        axes.legend(frameon=False, loc="upper right")
+        axes.set_title(f"after {axis_labels([repr(label)])[0]}", fontsize=11, loc="left")
+        axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
         return figure, (
             f"Bars from 0 to 1: the probability of each token after {label!r}, {self.row_name()}. "
             f"The largest are {describe_largest(heights, names)}."

@@ -187,8 +187,8 @@ class DistanceWeights(Panel):
     def read(self) -> tuple[list[str], dict[str, Tensor], dict[str, float]]:
         """Return the tokens, the attention of the chosen head, and the losses of the text.
 
-        The attention is "plain" (all weights by distance and key left out), "learned" and "now",
-        (T, T) each. The losses are "learned" and "now", in nats per token.
+        Both have the names "learned" and "now". An attention is (T, T), and a loss is in nats per
+        token.
         """
         self.learned()
         model, tokenizer = get_model(self.models, self.model.value)
@@ -261,6 +261,6 @@ def draw_row(axes: Axes, rows: dict[str, list[float]], tokens: list[str], query:
     axes.bar(places, rows["learned"], fill=False, edgecolor=GREY, label="as learned")
     axes.set_xticks(range(len(tokens)), axis_labels(tokens), fontsize=8)
     axes.get_xticklabels()[query].set(color=RED, fontweight="bold")
-    axes.set(xlabel=f"key (query: position {query})", ylabel="weight of the key", ylim=(-0.5, 1.5))
+    axes.set(xlabel=f"key (query: position {query})", ylabel="weight of the key", ylim=(-0.25, 1.25))
     axes.axhline(0, color=GREY, linewidth=0.5)
     axes.legend(frameon=False, fontsize=8)
