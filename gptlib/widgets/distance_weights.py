@@ -261,6 +261,7 @@ def draw_row(axes: Axes, rows: dict[str, list[float]], tokens: list[str], query:
     axes.bar(places, rows["learned"], fill=False, edgecolor=GREY, label="as learned")
     axes.set_xticks(range(len(tokens)), axis_labels(tokens), fontsize=8)
     axes.get_xticklabels()[query].set(color=RED, fontweight="bold")
-    axes.set(xlabel=f"key (query: position {query})", ylabel="weight of the key", ylim=(-0.25, 1.25))
+    axes.set(xlabel=f"key (query: position {query})", ylabel="weight of the key")
+    axes.set_ylim(-0.25, 1.25)
     axes.axhline(0, color=GREY, linewidth=0.5)
     axes.legend(frameon=False, fontsize=8)
