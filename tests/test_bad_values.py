@@ -73,9 +73,9 @@ from gptlib.variants.config import VariantConfig
 from gptlib.variants.context_rolling import RollingGPT, token_losses
 from gptlib.widgets import (
     AttentionExplorer,
+    BigramRow,
     ContextViewer,
     MergeStepper,
-    RowViewer,
     Sampler,
     TimeWeightViewer,
     TrainingBoard,
@@ -605,11 +605,11 @@ refuses(TimeWeightViewer, {"models": MODELS}, models=NOT_MODELS)
 refuses(ContextViewer, {"models": MODELS, "text": "abc"}, models=NOT_MODELS, text=NOT_TEXT)
 refuses(MergeStepper, {"tokenizer": BPE, "sentence": "low"}, sentence=NOT_TEXT,
         tokenizer=[(TOKENIZER, "it should be BPETokenizer"), (None, "it should be BPETokenizer")])
-refuses(RowViewer, {"counts": torch.ones(5, 5), "tokenizer": TOKENIZER, "first": "a"},
-        tokenizer=NOT_TOKENIZER, first=NOT_TEXT,
-        counts=[([[1]], "it should be a torch.Tensor of shape (V, V)"),
+refuses(BigramRow, {"table": torch.ones(5, 5), "tokenizer": TOKENIZER, "text": "a"},
+        tokenizer=NOT_TOKENIZER, text=NOT_TEXT,
+        table=[([[1]], "it should be counts, (V, V), or a Bigram"),
                 (torch.ones(5, 4), "has the shape (5, 4), it should have the shape (V, V)"),
-                (torch.ones(4, 4), "counts has 4 rows, but the tokenizer has")])
+                (torch.ones(4, 4), "the table has 4 rows and the tokenizer")])
 BOARD = {"model": MODEL, "train_ids": IDS, "val_ids": IDS, "block_size": 4, "config": TRAINING,
          "out_dir": "NEW_FILE", "tokenizer": TOKENIZER, "prompt": "a"}
 refuses(TrainingBoard, BOARD, model=NOT_TRAINABLE, train_ids=NOT_ROW, val_ids=NOT_ROW,

@@ -20,6 +20,9 @@ HOUSE = """
     variants.quantize variants.build
 
     corpora.theatre corpora.text corpora.__init__ corpora.floor corpora.courier
+    corpora.courier_text
+
+    trained
 
     plan
 
@@ -31,6 +34,7 @@ HOUSE = """
     classroom.notebook_source classroom.grading_process classroom.grade
 
     widgets.panel widgets.board widgets.explorer widgets.merges widgets.sampler widgets.viewers
+    widgets.bigram_row widgets.tokenizers widgets.courier_fact widgets.distance_weights
     widgets.__init__
 
     options __init__ __main__
@@ -39,7 +43,7 @@ CORE = ["checks", "config", "tokenizer", "data", "bigram", "attention", "block",
         "kv_cache", "generate", "speculative", "checkpoint", "resume", "run_folder", "run",
         "train"]
 # The top-level packages and files that the core must not need.
-LATER = {"bpe", "variants", "corpora", "classroom", "widgets", "plan"}
+LATER = {"bpe", "variants", "corpora", "classroom", "widgets", "plan", "trained"}
 FILE_COLUMNS, CELL_COLUMNS = 100, 88
 
 

@@ -15,6 +15,23 @@ from torch.nn import functional as F
 KERNEL_WIDTH = 32
 
 
+def round_to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a matrix in int8, and a scale for each row: (out, in) -> (out, in), (out,).
+
+    The largest number of a row becomes 127 or -127. A row times its scale is nearly the old row:
+
+    >>> rounded, scale = round_to_int8(torch.tensor([[1.0, -2.0], [0.3, 0.1]]))
+    >>> rounded
+    tensor([[  64, -127],
+            [ 127,   42]], dtype=torch.int8)
+    >>> rounded * scale[:, None]
+    tensor([[ 1.0079, -2.0000],
+            [ 0.3000,  0.0992]])
+    """
+    scale = weight.abs().amax(1).clamp(min=1e-12) / 127
+    return (weight / scale[:, None]).round().to(torch.int8), scale
+
+
 class Int8Linear(nn.Module):
     """A linear layer with whole numbers from -127 to 127 as weights, and a scale for each output.
 
@@ -24,9 +41,7 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
-        weight = linear.weight.detach().float()                             # (out, in)
-        scale = weight.abs().amax(1).clamp(min=1e-12) / 127                 # (out,)
-        rounded = (weight / scale[:, None]).round().to(torch.int8)
+        rounded, scale = round_to_int8(linear.weight.detach().float())
         # Zeros fill each row up to a multiple of KERNEL_WIDTH. They do not change the product.
         self.padding = -linear.in_features % KERNEL_WIDTH
         self.register_buffer("weight", F.pad(rounded, (0, self.padding)))

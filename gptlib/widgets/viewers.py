@@ -1,26 +1,22 @@
-"""Viewers for chapters 1, 6 and 7: bigrams, learned time-weights, and the effect of a context."""
+"""Viewers for chapters 6 and 7: learned time-weights, and the effect of a context."""
 
 import ipywidgets as W
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from gptlib.checks import check_arguments, optional, tensor
+from gptlib.checks import check_arguments, optional
 from gptlib.model import evaluating
-from gptlib.plot import BLUE, GREY, RED, new_figure, plot_distribution, plot_matrix
-from gptlib.tokenizer import Tokenizer, any_tokenizer
+from gptlib.plot import BLUE, GREY, RED, new_figure, plot_matrix
 from gptlib.variants.context_rolling import RollingGPT, token_losses
 from gptlib.variants.time_weighting import WeightedAttention
 from gptlib.widgets.panel import (
-    FULL_NAME,
     Models,
     Panel,
     axis_labels,
-    describe_largest,
     dropdown,
     encode,
     find_checkpoints,
-    format_percent,
     get_model,
     models_kind,
     number_field,
@@ -33,72 +29,6 @@ from gptlib.widgets.panel import (
 # The picture of the context has room for this many tokens, and for labels on this many of them.
 MAX_TOKENS = 256
 MAX_LABELS = 100
-# The picture of a row of the bigram table shows this many tokens, the table without a kernel fewer.
-MAX_BARS = 20
-MAX_ROWS = 8
-
-
-class RowViewer(Panel):
-    """One row of the bigram table of chapter 1: what follows the chosen token, and how often.
-
-    Args:
-        counts: (V, V), from `count_bigrams`.
-        tokenizer: the one that made the ids that were counted.
-        first: the token that is shown first, as text. If the tokenizer does not know it, the most
-            frequent token is shown.
-    """
-
-    @check_arguments(counts=tensor("V, V"), tokenizer=any_tokenizer, first=str)
-    def __init__(self, counts: Tensor, tokenizer: Tokenizer, first: str = "t"):
-        if len(counts) != tokenizer.vocab_size:
-            raise ValueError(
-                f"counts has {len(counts)} rows, but the tokenizer has {tokenizer.vocab_size} "
-                "tokens: count the ids of this tokenizer"
-            )
-        self.counts = counts
-        self.texts = token_labels(tokenizer, range(tokenizer.vocab_size))
-        token = counts.sum(1).argmax().item()
-        if first in self.texts:
-            token = self.texts.index(first)
-        options = [(text, i) for i, text in enumerate(self.texts)]
-        self.token = W.Dropdown(
-            options=options, value=token, description="Present token", style=FULL_NAME
-        )
-        super().__init__(self.token)
-        self.redraw_on_change(self.token)
-
-    def read(self) -> tuple[str, int, Tensor]:
-        """Return the chosen token as text, how many pairs begin with it, and its row, (V,)."""
-        text, row = self.texts[self.token.value], self.counts[self.token.value]
-        total = int(row.sum())
-        if not total:
-            raise ValueError(f"no pair of the counted text begins with {text!r}")
-        return text, total, row / total
-
-    def picture(self):
-        text, total, probabilities = self.read()
-        figure, axes = new_figure(width=7, height=2.8)
-        occurring = int((probabilities > 0).sum())
-        plot_distribution(axes, probabilities, self.texts, most=min(MAX_BARS, occurring))
-        axes.tick_params(axis="x", labelfontfamily="monospace")
-        label, = axis_labels([text])
-        pairs = f"{total:,} pair{'s' * (total != 1)}"
-        axes.set_title(f"after {label}: {pairs}", fontsize=10)
-        likeliest = describe_largest(probabilities.tolist(), self.texts, n=min(3, occurring))
-        return figure, (
-            f"The row of {text!r} in the bigram table, from {pairs}, largest first. "
-            f"The most probable next tokens: {likeliest}."
-        )
-
-    def static_html(self) -> str:
-        text, _, probabilities = self.read()
-        values, ids = probabilities.sort(descending=True, stable=True)
-        rows = [
-            (self.texts[i], f"{format_percent(p)} %")
-            for p, i in zip(values[:MAX_ROWS].tolist(), ids[:MAX_ROWS].tolist(), strict=True)
-            if p > 0
-        ]
-        return table_html((f"after {text}", "probability"), rows)
 
 
 class TimeWeightViewer(Panel):
