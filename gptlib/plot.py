@@ -263,27 +263,31 @@ def plot_memory(axes: Axes, parts: dict[str, float], peak: float) -> None:
 
 @check_arguments(axes=Axes, gaps=dict_of(str, dict_of(str, float)))
 def plot_gap(axes: Axes, gaps: dict[str, dict[str, float]]) -> None:
-    """Draw each model's excess over the floor, a bar for each kind of character.
+    """Draw each model's excess over the floor, a dot for each kind of character.
+
+    The axis is linear up to 1 nat and logarithmic above it. Such an axis needs dots, because the
+    length of a bar would mean nothing.
 
     Args:
         gaps: for each model the result of `gap_by_kind` (corpora/floor.py): {kind: nats per play}.
-            The axis is linear up to 1 nat and logarithmic above it.
     """
     if not gaps:
         raise ValueError("gaps={} is empty: give the gaps of at least one model")
     kinds = list(dict.fromkeys(kind for gap in gaps.values() for kind in gap))
-    height = 0.8 / len(gaps)
     for i, (model, gap) in enumerate(gaps.items()):
-        # The bars of all models for one kind stand side by side around the kind's tick.
-        centers = np.arange(len(kinds)) + (i - (len(gaps) - 1) / 2) * height
-        axes.barh(
-            centers, [gap.get(kind, 0.0) for kind in kinds], height,
+        # The dots of all models for one kind stand around the kind's tick.
+        heights = np.arange(len(kinds)) + (i - (len(gaps) - 1) / 2) * 0.5 / len(gaps)
+        axes.plot(
+            [gap.get(kind, 0.0) for kind in kinds], heights, "o", markersize=7,
             color=COLORS[i % len(COLORS)], label=f"{model}: {sum(gap.values()):,.1f} in all",
         )
+    axes.grid(axis="y", color="#dddddd")
     axes.set_yticks(range(len(kinds)), kinds)
     axes.invert_yaxis()
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set_xscale("symlog", linthresh=1)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set(xlabel="nats per play above the floor (linear to 1, then logarithmic)")
+    values = [nats for gap in gaps.values() for nats in gap.values()]
+    axes.set(xlabel="nats per play above the floor (linear to 1, then logarithmic)",
+             xlim=(min(-0.2, 1.2 * min(values, default=0)), max(1.0, 1.5 * max(values, default=0))))
     axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
