@@ -257,8 +257,7 @@ def checked_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
     for i in ids:
         if not 0 <= i < vocab_size:
             raise TokenizerError(
-                f"id {short(i)} is not in the range 0 … {vocab_size - 1} of this tokenizer: is it "
-                "of another one?"
+                f"id {short(i)} is not in the range 0 … {vocab_size - 1} of this tokenizer"
             )
     return ids
 

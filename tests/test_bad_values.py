@@ -644,7 +644,7 @@ case("ids of a bigram on meta", lambda: Bigram(5)(META_IDS), f"token ids are {ON
 case("a prompt on meta", lambda: generate(MODEL, META_IDS, 2), f"idx is torch.int64 {ON}it should")
 case("decode on meta", lambda: TOKENIZER.decode(META_IDS[0]), "ids=tensor(")
 case("counts on meta", lambda: Bigram.from_counts(COUNTS.to("meta")), f"float32 {ON}it should")
-case("complex counts", lambda: Bigram.from_counts(COUNTS.to(torch.complex64)), "it should hold real")
+case("complex counts", lambda: Bigram.from_counts(COUNTS.to(torch.complex64)), "should hold real")
 case("document nan", lambda: document_mask(torch.tensor([[NAN, 0.0]])), "documents has nan")
 
 
