@@ -71,7 +71,24 @@ def numbers(n_dimensions: int) -> Callable:
     return check
 
 
-@check_arguments(columns=at_least(1), rows=at_least(1), width=above(0.0), height=above(0.0))
+def inches(name: str, value: float) -> float:
+    """The kind of a size of a figure. A much larger picture would need too much memory."""
+    value = above(0.0)(name, value)
+    if value > 100:
+        raise ValueError(f"{name}={value!r} should be at most 100 inches")
+    return value
+
+
+def evaluation(name: str, value: dict) -> dict:
+    """The kind of a row of a history, which may have a loss of nan."""
+    row = dict_with("step", "train_loss", "val_loss")(name, value)
+    for key in ("step", "train_loss", "val_loss"):
+        if np.asarray(row[key]).dtype.kind not in "iuf":
+            raise ValueError(f"{name}[{key!r}]={short(row[key])} should be a number")
+    return row
+
+
+@check_arguments(columns=at_least(1), rows=at_least(1), width=inches, height=inches)
 def new_figure(
     columns: int = 1, rows: int = 1, width: float = 7.0, height: float = 3.6, **subplots_options
 ) -> tuple[Figure, Axes]:
@@ -107,6 +124,7 @@ def show(figure: Figure, alt: str) -> None:
     display(Image(png.getvalue(), alt=alt))
 
 
+@check_arguments(name=str)
 def show_drawing(name: str) -> None:
     """Display a drawing of the course, such as "attention_head", with its alt text.
 
@@ -150,7 +168,7 @@ def mark_baselines(axes: Axes, vocab_size: int, bigram_loss: float | None = None
 
 
 @check_arguments(
-    axes=Axes, history=list_of(dict_with("step", "train_loss", "val_loss")),
+    axes=Axes, history=list_of(evaluation),
     vocab_size=at_least(1), bigram_loss=optional(float), label=str,
 )
 def plot_loss(
@@ -191,6 +209,12 @@ def plot_matrix(
         colorbar: what the numbers are, with their unit.
         imshow_options: more arguments of `axes.imshow`, such as vmax=1.
     """
+    for size, labels in zip(np.shape(matrix), (row_labels, column_labels), strict=True):
+        if labels and len(labels) != size:
+            raise ValueError(
+                f"the matrix has the shape {np.shape(matrix)}, and the labels of one side are "
+                f"{len(labels)}: give a label for each row and each column, or none"
+            )
     image = axes.imshow(
         np.asarray(matrix), cmap=cmap, aspect="auto", interpolation="nearest", **imshow_options
     )
@@ -217,6 +241,8 @@ def plot_distribution(
     probabilities = np.asarray(probabilities)
     if len(labels) != len(probabilities):
         raise ValueError(f"{len(probabilities)} probabilities have {len(labels)} labels")
+    if not (probabilities >= 0).all() or not np.isfinite(probabilities).all():
+        raise ValueError("probabilities should be at least 0, and neither nan nor infinite")
     order = np.argsort(-probabilities, kind="stable")[:most]
     # Bars stand at numbers, not at labels, since two tokens may have the same label.
     bars = axes.bar(range(len(order)), probabilities[order], color=color)

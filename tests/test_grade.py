@@ -576,6 +576,24 @@ def test_table_that_cannot_be_written_is_an_error_before_the_grading(tmp_path):
         next(grade.write_csv(grades(), tmp_path / "file" / "grades.csv"))
 
 
+@pytest.mark.parametrize("name", ["submissions/alice.ipynb", "notes.txt"])
+def test_a_file_that_is_no_table_is_not_overwritten(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    Path("submissions").mkdir()
+    Path("submissions/alice.ipynb").write_text("{}", encoding="utf-8")
+    Path(name).write_text("{}", encoding="utf-8")
+    assert main(["grade", "submissions", "--out", name]) == 1
+    assert f"--out '{name}' is a file that is no table of grades" in capsys.readouterr().err
+    assert Path(name).read_text(encoding="utf-8") == "{}"
+
+
+def test_an_earlier_table_is_replaced(tmp_path):
+    (tmp_path / "alice.ipynb").write_text("{}", encoding="utf-8")
+    for _ in range(2):
+        assert main(["grade", str(tmp_path), "--out", str(tmp_path / "grades.csv")]) == 0
+    assert (tmp_path / "grades.csv").read_text(encoding="utf-8-sig").count("alice") == 1
+
+
 def test_row_is_written_before_the_next_notebook_is_graded(tmp_path):
     grades = iter([Grade("a", "x", {"p": "1"}), Grade("b", "y", {"q": "\ud800"})])
     rows = grade.write_csv(grades, tmp_path / "grades.csv")

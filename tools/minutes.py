@@ -49,8 +49,12 @@ REPORT = "print(json.dumps(get_ipython()._seconds))"
 
 
 def main(names: list[str]) -> None:
+    chapters = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    known = [path.stem for path in chapters]
+    if unknown := sorted(set(names) - {"--fill", *known}):
+        sys.exit(f"no chapter {', '.join(unknown)}; there are {', '.join(known)}")
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+    for path in chapters:
         if not names or path.stem in names:
             results[path.stem] = measure(path)
             content = json.dumps(dict(sorted(results.items())), indent=1, ensure_ascii=False)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gptlib.checks import check_arguments
+
 # PyTorch's int8 kernel reads past the end of a row whose length is not a multiple of 16. Here every
 # row has a multiple of this length.
 KERNEL_WIDTH = 32
@@ -56,6 +58,7 @@ class Int8Linear(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
+@check_arguments(model=nn.Module)
 def int8_copy(model: nn.Module) -> nn.Module:
     """Return a copy of `model` with every `nn.Linear` in int8. All other parts stay as they are.
 
@@ -64,6 +67,8 @@ def int8_copy(model: nn.Module) -> nn.Module:
     torch.int8
     """
     model = deepcopy(model).eval()
+    if isinstance(model, nn.Linear):
+        return Int8Linear(model)
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Linear):
