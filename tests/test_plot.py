@@ -117,7 +117,7 @@ def test_a_gap_plot_has_a_dot_for_each_model_and_kind():
     _, axes = new_figure()
     gaps = {"bigram": {"choice": 40.0, "fact": 9.0}, "GPT": {"choice": 1.0, "rhyme": -0.1}}
     plot_gap(axes, gaps)
-    dots = [line.get_xdata() for line in axes.lines if line.get_marker() == "o"]
+    dots = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"]
     assert dots == [[40.0, 9.0, 0.0], [1.0, 0.0, -0.1]]
     assert axes.get_xlim()[0] < -0.1 and axes.get_xlim()[1] > 40
     assert texts(axes.get_yticklabels()) == ["choice", "fact", "rhyme"]
