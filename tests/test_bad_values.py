@@ -494,6 +494,8 @@ refuses(exchange.from_ranks, {"ranks": RANKS, "pattern": BPE.pattern}, pattern=N
         special_tokens=[("<|end|>", "it should be Mapping"), (["<|end|>"], "it should be Mapping")])
 refuses(exchange.save_tiktoken, {"tokenizer": BPE, "path": "NEW_FILE"}, path=NO_NEW_FILE)
 refuses(exchange.load_tiktoken, {"path": "RANKS_FILE"}, path=NO_FILE, pattern=NOT_TEXT)
+refuses(exchange.find_tiktoken, {"seconds": 0.1}, name=NOT_TEXT,
+        seconds=[*NOT_FLOAT, (0.0, "above 0.0")])
 refuses(make_tokenizer, {"name": "char", "text": "abc"}, text=NOT_TEXT, vocab_size=NOT_1,
         name=[(None, "it should be str"), (["char"], "it should be str")])
 case("a tokenizer called bep", lambda: make_tokenizer("bep", "abc"), "'bep'", "did you mean 'bpe'")

@@ -48,7 +48,6 @@ from gptlib.widgets import (
     TrainingBoard,
     attention_weights,
     find_checkpoints,
-    gpt4_encoding,
     panel,
 )
 from gptlib.widgets.bigram_row import row_probabilities
@@ -1230,22 +1229,6 @@ def test_a_sentence_that_cannot_be_shown_is_reported(sentence, message):
 def test_bad_tokenizers_are_reported(tokenizers, message):
     with pytest.raises(ValueError, match=message):
         TokenizerComparison(tokenizers)
-
-
-def test_gpt4_is_none_where_its_file_cannot_be_loaded(monkeypatch):
-    tiktoken = pytest.importorskip("tiktoken")
-
-    def fail(name):
-        raise OSError("no network")
-
-    monkeypatch.setattr(tiktoken, "get_encoding", fail)
-    assert gpt4_encoding(seconds=60) is None
-    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: name)
-    assert gpt4_encoding(seconds=60) == "cl100k_base"
-    may_end = threading.Event()
-    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: may_end.wait(60))
-    assert gpt4_encoding(seconds=0.01) is None
-    may_end.set()
 
 
 # Weights by distance ------------------------------------------------------------------------------

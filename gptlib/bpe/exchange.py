@@ -18,11 +18,20 @@ decode their own ids to the same text.
 
 import base64
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from gptlib.bpe.fast import BPETokenizer, read_file, write_file
 from gptlib.bpe.words import GPT4_PATTERN
-from gptlib.checks import check_arguments, dict_of, existing_file, new_file, optional, short
+from gptlib.checks import (
+    above,
+    check_arguments,
+    dict_of,
+    existing_file,
+    new_file,
+    optional,
+    short,
+)
 from gptlib.tokenizer import TokenizerError
 
 if TYPE_CHECKING:
@@ -149,3 +158,31 @@ def from_tiktoken(encoding: "tiktoken.Encoding") -> BPETokenizer:
     beginning of this file).
     """
     return from_ranks(encoding._mergeable_ranks, encoding._pat_str, encoding._special_tokens)
+
+
+@check_arguments(TokenizerError, name=str, seconds=above(0.0))
+def find_tiktoken(name: str = "cl100k_base", seconds: float = 20.0) -> "tiktoken.Encoding | None":
+    """Return tiktoken's encoding of this name, or print why it is not available and return None.
+
+    tiktoken downloads a vocabulary the first time it is used. Without a network this may take very
+    long. So a thread asks for it, and the function waits for at most so many seconds.
+    """
+    encodings, errors = [], []
+
+    def load():
+        try:
+            import tiktoken
+
+            encodings.append(tiktoken.get_encoding(name))
+        # No tiktoken, no network, an incomplete download: each raises its own error.
+        except Exception as error:
+            errors.append(type(error).__name__)
+
+    thread = Thread(target=load, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if encodings:
+        return encodings[0]
+    reason = errors[0] if errors else f"no answer within {seconds:g} seconds"
+    print(f"tiktoken's vocabulary {name} is not available ({reason})")
+    return None

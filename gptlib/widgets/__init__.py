@@ -16,11 +16,11 @@ from gptlib.widgets.explorer import AttentionExplorer, attention_weights
 from gptlib.widgets.merges import MergeStepper
 from gptlib.widgets.panel import find_checkpoints
 from gptlib.widgets.sampler import Sampler
-from gptlib.widgets.tokenizers import TokenizerComparison, gpt4_encoding
+from gptlib.widgets.tokenizers import TokenizerComparison
 from gptlib.widgets.viewers import ContextViewer, TimeWeightViewer
 
 __all__ = [
     "AttentionExplorer", "BigramRow", "ContextViewer", "CourierFact", "DistanceWeights",
     "MergeStepper", "Sampler", "TimeWeightViewer", "TokenizerComparison", "TrainingBoard",
-    "attention_weights", "find_checkpoints", "gpt4_encoding",
+    "attention_weights", "find_checkpoints",
 ]

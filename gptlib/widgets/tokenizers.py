@@ -2,12 +2,11 @@
 
 import html
 from collections.abc import Mapping
-from threading import Thread
 from typing import TYPE_CHECKING
 
 import ipywidgets as W
 
-from gptlib.checks import above, check_arguments, checked_value
+from gptlib.checks import check_arguments, checked_value
 from gptlib.plot import BLUE, new_figure
 from gptlib.tokenizer import Tokenizer, any_tokenizer
 from gptlib.widgets.merges import readable
@@ -18,30 +17,6 @@ if TYPE_CHECKING:
 
 # A longer sentence gives more boxes than a reader can compare.
 MAX_CHARACTERS = 1000
-
-
-@check_arguments(seconds=above(0.0))
-def gpt4_encoding(seconds: float = 20.0) -> "tiktoken.Encoding | None":
-    """Return tiktoken's encoding cl100k_base, the tokenizer of GPT-4.
-
-    tiktoken downloads its file once and keeps it. Without tiktoken, without a network, or if the
-    download takes longer than `seconds`, the result is None.
-    """
-    found = []
-
-    def load():
-        try:
-            import tiktoken
-
-            found.append(tiktoken.get_encoding("cl100k_base"))
-        except Exception:
-            # No package, no network, a broken download: each raises an error of its own.
-            pass
-
-    thread = Thread(target=load, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return found[0] if found else None
 
 
 def is_tiktoken(tokenizer) -> bool:
@@ -73,7 +48,7 @@ class TokenizerComparison(Panel):
     """Write a sentence and see its tokens in several tokenizers, one below the other.
 
     Args:
-        tokenizers: by name, such as {"ours": bpe, "GPT-4": gpt4_encoding()}. A sentence stands in
+        tokenizers: by name, such as {"ours": bpe, "GPT-4": find_tiktoken()}. A sentence stands in
             place of a tokenizer that is None.
         sentence: the text in the field.
     """
