@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import answers_attention
@@ -74,6 +75,12 @@ def python(program):
     return mask(body, "import subprocess, sys")
 
 
+def names_in(code):
+    """Return the names that a function uses, also inside of its comprehensions."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return set(code.co_names).union(*map(names_in, inner))
+
+
 def wrong_answers():
     """Yield notebooks with one wrong answer each, taken from the tests of the exercises.
 
@@ -81,7 +88,7 @@ def wrong_answers():
     """
     helpers = set(vars(answers_attention)) - {"F", "math", "torch"}
     alone = [answer.values for answer in answers_attention.WRONG
-             if not helpers & set(answer.values[1].__code__.co_names)]
+             if not helpers & names_in(answer.values[1].__code__)]
     for n, (exercise, function, words) in enumerate(alone[::3]):
         source = re.sub(r"^@.*\n", "", inspect.getsource(function), flags=re.MULTILINE)
         source = re.sub(rf"\bdef {function.__name__}\(", f"def {exercise}(", source)
