@@ -321,6 +321,14 @@ def test_minutes_are_filled_in_without_exercises():
     assert filled == "<!-- min 01 -->about 2; 0.5 computing<!-- end -->"
 
 
+def test_a_section_without_seconds_is_shown_as_not_measured():
+    results = {"01": {"sections": [
+        {"heading": "A", "words": 130, "lines": 10, "exercises": 0, "seconds": None}]}}
+    filled = tools_minutes.with_minutes("<!-- min 01 -->old<!-- end -->", results)
+    assert filled == "<!-- min 01 -->about 2; computing not measured yet<!-- end -->"
+    assert tools_minutes.minutes_table(results, "01").endswith("| **all** | 2 | not yet |")
+
+
 # MathJax ------------------------------------------------------------------------------------------
 
 
