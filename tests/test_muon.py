@@ -160,7 +160,7 @@ def test_muon_learns_a_pattern():
     ids = torch.arange(400) % 7
     torch.manual_seed(0)
     model = GPT(SHAPE)
-    config = TrainConfig(max_steps=40, batch_size=8, warmup=4, optimizer="muon",
+    config = TrainConfig(max_steps=150, batch_size=8, warmup=4, optimizer="muon",
                          learning_rate=0.02, device="cpu")
     result = train(model, ids[:300], ids[300:], 8, config, progress=False,
                    optimizer=make_optimizer)

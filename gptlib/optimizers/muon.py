@@ -5,9 +5,9 @@ descent therefore learns mostly in these few directions. Muon gives all directio
 replaces the matrix by the nearest matrix with orthogonal rows (or columns):
 
 >>> gradient = torch.tensor([[100.0, 0.0], [0.0, 1.0]])     # the first direction is much larger
->>> orthogonalize(gradient, steps=10).round(decimals=1)     # now both are about as large
-tensor([[0.9, 0.0],
-        [0.0, 0.9]])
+>>> orthogonalize(gradient).round(decimals=2)               # now both are equally large
+tensor([[0.7000, 0.0000],
+        [0.0000, 0.7000]])
 
 Embeddings, the output layer, norms and biases stay with AdamW.
 """
