@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 READY := .venv/.installed
 
-.PHONY: help course test measure sweep train lab edit merge clean
+.PHONY: help course test measure sweep train lab edit merge address clean
 
 help:     ; @sed -n 's/^#: //p' Makefile
 
@@ -40,7 +40,7 @@ sweep: $(READY)
 PRESETS = $(filter-out smoke sweep%,$(basename $(notdir $(sort $(wildcard notebooks/params/*.yaml)))))
 #: make train PRESET=…     run notebooks/train.ipynb as one of the systems in notebooks/params, such as nanogpt; goes on where it stopped
 train: $(READY)
-	@test -f "notebooks/params/$$PRESET.yaml" || { echo "make train: PRESET='$$PRESET' is unknown. Known:" $(PRESETS) >&2; exit 1; }
+	@case "$$PRESET" in smoke|sweep*|*/*) false;; *) test -f "notebooks/params/$$PRESET.yaml";; esac || { echo "make train: PRESET='$$PRESET' is unknown. Known:" $(PRESETS) >&2; exit 1; }
 	mkdir -p runs
 	$(PY) -m papermill -k python3 -l python --cwd notebooks notebooks/train.ipynb "runs/$$PRESET.ipynb" -f "notebooks/params/$$PRESET.yaml"
 
@@ -61,6 +61,10 @@ merge: $(READY)
 	@$(CHECK_NB)
 	$(PY) -m jupytext -q --update --to ipynb -o "notebooks/$$NB.ipynb" "build/edit/$$NB.py"
 	$(PY) tools/execute.py "notebooks/$$NB.ipynb"
+
+#: make address URL=…     write the address of the repository into README, notebooks and site; URL=none removes it
+address: $(READY)
+	@$(PY) tools/address.py "$$URL"
 
 #: make clean             remove what the commands above made, but for .venv, downloads and my_notebooks
 clean:    ; rm -rf runs build .pytest_cache .ruff_cache .hypothesis

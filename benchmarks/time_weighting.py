@@ -11,7 +11,8 @@ arm, with all their bits.
 
 The seconds of a run depend on what else the machine does. So the cost of a step is measured
 separately, in CPU time and in turns: a few steps of each arm, then again. A slower arm is compared
-with plain attention that trained for more steps.
+with plain attention that trained for more steps. `gptlib.classroom.measured` computes how many.
+For each kind of attention it pools the cost ratios of all groups, because a single ratio is noisy.
 """
 
 import hashlib

@@ -5,7 +5,6 @@ import contextlib
 import io
 import math
 import os
-import re
 import sys
 import typing
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from gptlib.bigram import evaluate_bigram
 from gptlib.bpe import make_tokenizer
+from gptlib.checks import is_out_of_memory
 from gptlib.config import (
     ConfigError,
     GPTConfig,
@@ -35,11 +35,10 @@ from gptlib.generate import stream_text
 from gptlib.optimizers import make_optimizer
 from gptlib.options import Parser, flag, join_negative_numbers, name_options
 from gptlib.plan import calibrate, plan_run, readable
-from gptlib.plot import new_figure, plot_loss
 from gptlib.run import TrainResult, pick_device
 from gptlib.run_folder import RESUME
 from gptlib.tokenizer import Tokenizer, default_prompt, shorten, unknown_share
-from gptlib.train import train
+from gptlib.train import learning_rate, train
 from gptlib.variants.build import load_model, make_model
 from gptlib.variants.config import VariantConfig
 from gptlib.variants.quantize import int8_copy
@@ -54,6 +53,9 @@ OTHER_SETTINGS = {"corpus": str, "tokenizer": str, "vocab_size": int, "out_dir":
 
 # Larger values would make a run that no machine finishes.
 LARGEST = {"n_layer": 10_000, "max_steps": 10 ** 9}
+
+# torchrun gives each process these environment variables.
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 # The options that determine how much memory a run needs.
 SIZES = ("batch_size", "block_size", "n_layer", "n_embd", "mlp_ratio", "n_memory")
@@ -105,9 +107,8 @@ def explain(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"the package {error.name} is not installed: pip install -e '.[course]'"
-    # PyTorch has no class of its own for the memory of a CPU.
-    of_torch = re.search("DefaultCPUAllocator|out of memory|Storage size calculation", text)
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and of_torch):
+    of_gpu = isinstance(error, RuntimeError) and "out of memory" in text
+    if is_out_of_memory(error) or of_gpu:
         return "the memory of this machine is too small for these options: choose smaller numbers"
     if isinstance(error, OSError) and error.strerror:
         name = os.fspath(error.filename or "the output")
@@ -126,6 +127,9 @@ def discard_output() -> None:
 # The commands -------------------------------------------------------------------------------------
 
 def train_command(options: Namespace) -> None:
+    # A wrong MPLBACKEND is an error of this import, which comes before the training.
+    from gptlib.plot import new_figure, plot_loss
+
     join_processes()
     # Only the first of several processes prints, and draws the loss.
     first = os.environ.get("RANK", "0") == "0"
@@ -136,6 +140,7 @@ def train_command(options: Namespace) -> None:
     model = make_model(config)
     if first:
         print(corpus.report(model.parameter_table()["total"]))
+        print_warm_up(train_config, config.block_size)
     result = train(model, train_ids, val_ids, config.block_size, train_config,
                    out_dir=options.out, tokenizer=tokenizer, resume=options.resume,
                    optimizer=make_optimizer)
@@ -148,6 +153,18 @@ def train_command(options: Namespace) -> None:
         if unknown_share(tokenizer, corpus.text):
             n_bytes = None
         print(f"{describe_best(result, len(val_ids), n_bytes)}; model in {options.out}")
+
+
+def print_warm_up(config: TrainConfig, block_size: int) -> None:
+    """Print one line if the run ends before its warm-up."""
+    unit = config.batch_size * block_size if config.lr_unit == "tokens" else 1
+    if config.warmup > config.max_steps * unit:
+        highest = learning_rate(config, config.max_steps - 1, block_size)
+        print(
+            f"the run ends before its warm-up of {config.warmup} {config.lr_unit}: its learning "
+            f"rate rises to {highest:.3g}, not to {config.learning_rate:.3g}; a smaller --warmup "
+            "would help"
+        )
 
 
 def plan_command(options: Namespace) -> None:
@@ -180,9 +197,12 @@ def generate_command(options: Namespace) -> None:
         model, tokenizer, prompt, options.max_new_tokens, options.stop,
         options.temperature, options.top_k, options.top_p, options.seed, options.min_p,
     )
-    for piece in pieces:
-        print(piece, end="", flush=True)
-    print()
+    try:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+    finally:
+        # The sentence about an error begins in a line of its own.
+        print(flush=True)
 
 
 def grade_command(options: Namespace) -> None:
@@ -204,6 +224,19 @@ def grade_command(options: Namespace) -> None:
 def join_processes() -> None:
     """Connect this process to the others, if torchrun has started it."""
     if "RANK" in os.environ:
+        missing = [name for name in TORCHRUN if name not in os.environ]
+        if missing:
+            raise ConfigError(
+                f"the environment has RANK={shorten(os.environ['RANK'])} without "
+                f"{', '.join(missing)}: start several processes with torchrun, or unset RANK for a "
+                "single one"
+            )
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+            if not os.environ[name].isdecimal():
+                raise ConfigError(
+                    f"the environment has {name}={shorten(os.environ[name])}, it should be a whole "
+                    "number, as torchrun sets it"
+                )
         # PyTorch selects NCCL between GPUs and gloo between CPUs.
         torch.distributed.init_process_group()
         if torch.cuda.is_available():

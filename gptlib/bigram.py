@@ -64,7 +64,7 @@ class Bigram(nn.Module):
 
     def forward(self, idx: Tensor) -> Tensor:
         """Return the logits for the token after each token of `idx`: (…) -> (…, V)."""
-        check_ids(idx, self.table.num_embeddings)
+        check_ids(idx, self.table.num_embeddings, self.table.weight.is_meta)
         return self.table(idx)
 
     @classmethod
@@ -83,11 +83,13 @@ class Bigram(nn.Module):
             smoothing: added to every count, so that no pair has probability 0.
 
         Raises:
-            ValueError: a count or the smoothing is negative or nan.
+            ValueError: a count or the smoothing is negative, nan or infinite.
         """
         if not (counts >= 0).all() or not smoothing >= 0:
             raise ValueError("counts and smoothing should be 0 or above")
         probabilities = counts.float() + smoothing
+        if not probabilities.sum(1).isfinite().all():
+            raise ValueError("counts and smoothing are too large: a row should have a finite sum")
         probabilities[probabilities.sum(1) == 0] = 1.0          # a row without counts
         probabilities /= probabilities.sum(1, keepdim=True)     # now each row sums to 1
         model = cls(vocab_size=len(counts))

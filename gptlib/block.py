@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gptlib.attention import CausalSelfAttention
-from gptlib.checks import check_arguments
+from gptlib.checks import check_arguments, class_of_part
 from gptlib.config import GPTConfig
 
 
@@ -37,7 +37,9 @@ class Block(nn.Module):
         attention, feed_forward, norm: the classes of the parts. A variant of the GPT replaces one.
     """
 
-    @check_arguments(config=GPTConfig)
+    @check_arguments(
+        config=GPTConfig, attention=class_of_part, feed_forward=class_of_part, norm=class_of_part
+    )
     def __init__(
         self,
         config: GPTConfig,

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from gptlib.checks import check_arguments, optional
+from gptlib.checks import any_path, check_arguments, model_with_numbers, optional
 from gptlib.tokenizer import Tokenizer, any_tokenizer
 
 OPTIMIZER = "optimizer."        # the names of the optimizer's tensors begin with this
@@ -51,7 +51,8 @@ class CheckpointError(ValueError):
 
 
 @check_arguments(
-    CheckpointError, path=str | Path, model=nn.Module, tokenizer=optional(any_tokenizer)
+    CheckpointError, path=any_path, model=model_with_numbers, tokenizer=optional(any_tokenizer),
+    optimizer=optional(torch.optim.Optimizer),
 )
 def save_checkpoint(
     path: str | Path,
@@ -114,7 +115,7 @@ def save_checkpoint(
         ) from None
 
 
-@check_arguments(CheckpointError, path=str | Path)
+@check_arguments(CheckpointError, path=any_path)
 def read_header(path: str | Path) -> dict:
     """Return what a checkpoint says about itself: model, config, tokenizer, optimizer and about.
 
@@ -146,7 +147,7 @@ def read_header(path: str | Path) -> dict:
     return translate_header(header, has_state)
 
 
-@check_arguments(CheckpointError, path=str | Path, model=nn.Module)
+@check_arguments(CheckpointError, path=any_path, model=model_with_numbers)
 def load_weights(path: str | Path, model: nn.Module) -> None:
     """Fill `model` with the weights of a checkpoint.
 
@@ -195,7 +196,7 @@ def check_fit(path: str | Path, model: nn.Module) -> None:
         )
 
 
-@check_arguments(CheckpointError, path=str | Path, optimizer=torch.optim.Optimizer)
+@check_arguments(CheckpointError, path=any_path, optimizer=torch.optim.Optimizer)
 def load_optimizer(path: str | Path, optimizer: torch.optim.Optimizer) -> None:
     """Fill `optimizer` with the state that a checkpoint holds.
 
@@ -206,7 +207,7 @@ def load_optimizer(path: str | Path, optimizer: torch.optim.Optimizer) -> None:
     header = read_header(path)
     saved, expected = header["optimizer"], type(optimizer).__name__
     # At step 0 the state of an optimizer is empty, so a file without it is complete.
-    if saved is None and header["about"].get("step", 0) > 0:
+    if saved is None and header["about"].get("step", 0) != 0:
         raise CheckpointError(
             f"{path} was saved without its optimizer, so the run cannot continue from it; resume "
             "from the run's last.safetensors, or start over in another folder"
@@ -217,12 +218,34 @@ def load_optimizer(path: str | Path, optimizer: torch.optim.Optimizer) -> None:
             f"{expected}; take {saved}, or start over in another folder"
         )
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, tensor in read_tensors(path).items():
         if name.startswith(OPTIMIZER):
-            number, part = name.removeprefix(OPTIMIZER).split(".")
+            number, _, part = name.removeprefix(OPTIMIZER).partition(".")
+            check_state(path, name, number, part, tensor, parameters)
             state.setdefault(int(number), {})[part] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def check_state(
+    path: Path, name: str, number: str, part: str, tensor: Tensor, parameters: list[Tensor]
+) -> None:
+    """Raise a CheckpointError unless a tensor of an optimizer's state fits its parameter.
+
+    Args:
+        number: the index of the parameter, as text.
+        part: the name of the tensor in the state of that parameter.
+    """
+    fits = number.isdecimal() and int(number) < len(parameters)
+    # These have the shape of the parameter. Other optimizers may have parts of other shapes.
+    if fits and part in ("exp_avg", "exp_avg_sq", "momentum_buffer"):
+        fits = tensor.shape == parameters[int(number)].shape
+    if not fits:
+        raise CheckpointError(
+            f"{path} holds the optimizer of another model: its {name} has the shape "
+            f"{tuple(tensor.shape)}, which fits none of the {len(parameters)} parameters given"
+        )
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -245,14 +268,21 @@ def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 def resolve_path(path: str | Path) -> Path:
     """Return the path of a checkpoint. For the folder of a run, this is its best checkpoint."""
     path = Path(path)
-    if path.is_dir():
+    # For a name that is too long, os.path answers False. pathlib would raise an OSError.
+    if os.path.isdir(path):
         path = path / "best.safetensors"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(
-            f"{path} does not exist: name a .safetensors file, or the folder of a run that has "
-            "saved one"
+            f"{short_path(path)} does not exist: name a .safetensors file, or the folder of a run "
+            "that has saved one"
         )
     return path
+
+
+def short_path(path: Path) -> str:
+    """Return a path as text, without its middle if it is longer than a path can be."""
+    text = str(path)
+    return text if len(text) < 300 else f"{text[:100]}…{text[-100:]}"
 
 
 def write_atomically(contents: Mapping[Path, bytes]) -> None:

@@ -21,10 +21,13 @@ A kind says which values an argument may have. It is one of these:
 import functools
 import inspect
 import math
+import os
+import re
 import reprlib
 import types
 import typing
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,11 +66,26 @@ def check_arguments(error_class: type = ValueError, /, **kinds: Any) -> Callable
                         kwargs[name] = checked_value(name, kwargs[name], kind)
             except ValueError as error:
                 raise error_class(f"{label}: {error}") from None
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            except (MemoryError, RuntimeError, ValueError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise MemoryError(
+                    f"{label}: the memory of this machine is too small for these arguments: choose "
+                    "smaller numbers"
+                ) from None
 
         return checked_function
 
     return decorate
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether numpy, Python or PyTorch had too little memory of the CPU."""
+    # PyTorch has no class of its own for this error.
+    words = "DefaultCPUAllocator|Storage size calculation|Overflow when unpacking"
+    return isinstance(error, MemoryError) or re.search(words, str(error)) is not None
 
 
 def checked_value(name: str, value: Any, kind: Any) -> Any:
@@ -171,6 +189,7 @@ def optional(kind: Any) -> Callable:
 def several(name: str, value: Any) -> Any:
     """The kind for lists and for everything else with several values. A string is one value."""
     is_single = isinstance(value, str | bytes) or getattr(value, "ndim", None) == 0
+    is_single = is_single or getattr(value, "is_meta", False)
     if is_single or not hasattr(value, "__iter__"):
         raise wrong_type(name, value, "a list")
     return value
@@ -216,25 +235,67 @@ def function(name: str, value: Any) -> Callable:
     return value
 
 
+def any_path(name: str, value: str | Path) -> str | Path:
+    """The kind for the path of a file or a folder, which may be missing."""
+    value = checked_value(name, value, str | Path)
+    parts = Path(value).parts
+    if parts[:1] == ("~",):
+        raise ValueError(
+            f"{name}={str(value)!r} begins with ~, which Python does not replace by your home "
+            f"folder: write {str(Path.home().joinpath(*parts[1:]))!r}"
+        )
+    if "\0" in str(value) or not is_unicode(str(value)):
+        raise ValueError(f"{name}={str(value)!r} has a character that no path may contain")
+    return value
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether utf-8 can encode `text`. It cannot encode half a surrogate pair."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def class_of_part(name: str, value: Any) -> Callable:
+    """The kind for the class of a part of a model, or a function that makes the part."""
+    if isinstance(value, nn.Module):
+        raise ValueError(f"{name} is a {type(value).__name__} already, it should be the class")
+    return function(name, value)
+
+
 def existing_file(name: str, value: str | Path) -> Path:
     """The kind for the path of a file that can be read."""
-    path = Path(checked_value(name, value, str | Path))
-    if not path.is_file():
-        raise ValueError(f"{name}={str(value)!r} should be an existing file")
+    path = Path(any_path(name, value))
+    # For a name that is too long, os.path answers False. pathlib would raise an OSError.
+    if not os.path.isfile(path):
+        raise ValueError(f"{name}={short(str(value))} should be an existing file")
     return path
 
 
 def new_file(name: str, value: str | Path) -> Path:
     """The kind for the path of a file that can be written. It may exist, its folder must exist."""
-    path = Path(checked_value(name, value, str | Path))
-    if path.is_dir() or not path.parent.is_dir():
+    path = Path(any_path(name, value))
+    is_no_file = os.path.exists(path) and not os.path.isfile(path)
+    if is_no_file or not os.path.isdir(path.parent):
         raise ValueError(f"{name}={str(value)!r} should be a file in an existing folder")
     return path
 
 
+def model_with_numbers(name: str, value: Any) -> nn.Module:
+    """The kind for models whose weights are numbers. On the device "meta" they have none."""
+    value = checked_value(name, value, nn.Module)
+    if any(weight.is_meta for weight in chain(value.parameters(), value.buffers())):
+        raise ValueError(
+            f"{name} is on the device 'meta', where weights have no numbers: make it on the CPU"
+        )
+    return value
+
+
 def trainable(name: str, value: Any) -> nn.Module:
     """The kind for models that have at least one parameter."""
-    value = checked_value(name, value, nn.Module)
+    value = model_with_numbers(name, value)
     if next(value.parameters(), None) is None:
         raise ValueError(f"{name} is a {type(value).__name__} without parameters")
     return value
@@ -250,6 +311,11 @@ def tensor(shape: str) -> Callable:
     def check(name, value):
         if not isinstance(value, Tensor):
             raise wrong_type(name, value, f"a torch.Tensor of shape {written}")
+        if value.is_meta or value.is_complex():
+            raise ValueError(
+                f"{name} is {value.dtype} on the device {value.device.type!r}, it should hold real "
+                "numbers"
+            )
         sizes = dict(zip(letters, value.shape, strict=False))
         if value.ndim != len(letters) or [sizes[letter] for letter in letters] != [*value.shape]:
             raise ValueError(

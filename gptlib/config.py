@@ -24,7 +24,7 @@ from typing import Any, Literal
 # Notebooks import `above` and `at_least` from here, together with `check_parameters`.
 from gptlib.checks import above as above
 from gptlib.checks import at_least as at_least
-from gptlib.checks import checked_value
+from gptlib.checks import checked_value, short
 
 
 class ConfigError(ValueError):
@@ -51,6 +51,7 @@ class GPTConfig:
         check_types(self)
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "mlp_ratio"):
             require(getattr(self, name) >= 1, self, name, "at least 1")
+            require(getattr(self, name) < 2 ** 63, self, name, "below 2 ** 63")
         require(0 <= self.dropout < 1, self, "dropout", "at least 0 and below 1")
         example = max(1, self.n_embd // self.n_head) * self.n_head
         require(self.n_embd % self.n_head == 0, self, "n_embd",
@@ -93,6 +94,8 @@ class TrainConfig:
             require(getattr(self, name) >= 0, self, name, "at least 0")
         require(self.seed < 2 ** 63, self, "seed", "below 2 ** 63, the largest seed of PyTorch")
         require(self.learning_rate > 0, self, "learning_rate", "above 0")
+        require(self.lr_decay == 0 or self.lr_decay > self.warmup, self, "lr_decay",
+                f"above warmup={self.warmup}, or 0 for a decay to the last step")
         require(self.min_lr <= self.learning_rate, self, "min_lr",
                 f"at most learning_rate={self.learning_rate}")
         require(0 < self.cooldown <= 1, self, "cooldown", "above 0 and at most 1")
@@ -121,6 +124,8 @@ def check_parameters(
     Raises:
         ConfigError: an unknown name, a missing parameter, a wrong type or an impossible value.
     """
+    if not isinstance(namespace, MutableMapping):
+        raise ConfigError(f"namespace={short(namespace)} should be a dict, such as globals()")
     declared = dict(kinds)
     for config in configs:
         hints = typing.get_type_hints(config)

@@ -12,19 +12,51 @@ tensor([[74, 75, 76, 77],
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gptlib.checks import at_least, between, check_arguments, tensor, tokens
+from gptlib.checks import (
+    at_least,
+    between,
+    check_arguments,
+    checked_value,
+    list_of,
+    tensor,
+    tokens,
+)
 
 
 class DataError(ValueError):
     """A text cannot be used: it cannot be found or read, or it is too short."""
 
 
-@check_arguments(DataError, ids=Tensor | str, val_fraction=between(0.0, 1.0))
+def tokens_or_text(name: str, value: Tensor | str) -> Tensor | str:
+    """The kind of what can be split: tokens, (N,), or a text."""
+    value = checked_value(name, value, Tensor | str)
+    if isinstance(value, Tensor) and value.ndim == 0:
+        raise ValueError(f"{name} has the shape (), it should have the shape (N,)")
+    return value
+
+
+def batch_kind(name: str, value: Any) -> list[Tensor]:
+    """The kind of a batch: x and y, (B, T) each, and if the model needs one, a document mask."""
+    if not isinstance(value, list | tuple) or len(value) not in (2, 3):
+        raise ValueError(f"{name} should be a batch: a tuple (x, y) or (x, y, mask)")
+    x, y, *_ = batch = list_of(Tensor)(name, value)
+    if x.ndim != 2 or x.shape != y.shape:
+        raise ValueError(
+            f"{name} has x of the shape {tuple(x.shape)} and y of the shape {tuple(y.shape)}, both "
+            "should have the shape (B, T)"
+        )
+    if y.dtype != torch.int64:
+        raise ValueError(f"{name} has y of {y.dtype}, it should be torch.int64: use y.long()")
+    return batch
+
+
+@check_arguments(DataError, ids=tokens_or_text, val_fraction=between(0.0, 1.0))
 def split(ids: Tensor | str, val_fraction: float = 0.1) -> tuple[Tensor, Tensor] | tuple[str, str]:
     """Return the beginning of `ids` for training, and its last `val_fraction` for validation.
 
@@ -107,19 +139,27 @@ def document_mask(documents: Tensor) -> Tensor:
               [1, 1, 0],
               [0, 0, 1]]]], dtype=torch.int32)
     """
+    if (documents != documents).any():
+        raise DataError("documents has nan: give the index of its document for each token")
     same_document = documents[:, :, None] == documents[:, None, :]      # (B, T, T)
     return same_document.tril()[:, None]
 
 
-def check_ids(ids: Tensor, vocab_size: int) -> None:
-    """Raise a ValueError unless all `ids` are integers from 0 to vocab_size - 1."""
-    # Inside torch.compile, and on the "meta" device, tensors have no values to check.
+def check_ids(ids: Tensor, vocab_size: int, on_meta: bool = False) -> None:
+    """Raise a ValueError unless all `ids` are integers from 0 to vocab_size - 1.
+
+    Args:
+        on_meta: whether the model is on the device "meta". Then the ids may be there, too.
+    """
+    # Inside torch.compile, and on the device "meta", tensors have no values to check.
     if torch.compiler.is_compiling():
         return
     if not isinstance(ids, Tensor):
         raise ValueError(
             f"token ids should be a torch.Tensor, not {type(ids).__name__}: use torch.tensor(ids)"
         )
+    if ids.is_meta and not on_meta:
+        raise ValueError("token ids are on the device 'meta', where tensors have no numbers")
     if ids.is_meta or ids.numel() == 0:
         return
     if ids.dtype not in (torch.int32, torch.int64):

@@ -24,6 +24,7 @@ from gptlib.checks import (
     check_arguments,
     checked_value,
     list_of,
+    model_with_numbers,
     optional,
     tensor,
     tokens,
@@ -74,7 +75,7 @@ SAMPLING = {
     "min_p": optional(between(0.0, 1.0)),
 }
 PROMPTS = {
-    "model": nn.Module, "idx": prompts_kind, "max_new_tokens": at_least(0),
+    "model": model_with_numbers, "idx": prompts_kind, "max_new_tokens": at_least(0),
     "seed": optional(at_least(0)), "cache": bool,
 }
 
@@ -225,10 +226,13 @@ def pick(probabilities: Tensor, numbers: Sequence[float]) -> Tensor:
             "each row, at least 0 and below 1"
         )
     # On the CPU, because Apple's GPUs have no double precision.
-    cumulative = probabilities.cpu().double().cumsum(-1)                    # (B, V)
+    probabilities_on_cpu = probabilities.cpu().double()
+    cumulative = probabilities_on_cpu.cumsum(-1)                            # (B, V)
     total = cumulative[:, -1:]                                              # (B, 1)
     if not 0 < total.min() <= total.max() < math.inf:
         raise ValueError("each row of probabilities should have a sum above 0, without nan")
+    if probabilities_on_cpu.min() < 0:
+        raise ValueError("probabilities should be at least 0, and one of them is negative")
     cumulative = cumulative / total                                         # rounding: end at 1
     numbers = torch.tensor(numbers, dtype=torch.double)[:, None]            # (B, 1)
     return (cumulative <= numbers).sum(-1).to(probabilities.device)
@@ -247,6 +251,7 @@ class Windows:
         cache: whether to use the model's key-value cache, if it has one.
     """
 
+    @check_arguments(max_new_tokens=at_least(0))
     def __init__(
         self,
         model: nn.Module,

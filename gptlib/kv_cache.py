@@ -92,7 +92,8 @@ class KVCache:
             ValueError: a row does not hold that many tokens.
         """
         lengths = torch.as_tensor(lengths)
-        if lengths.is_floating_point() or lengths.shape not in ((), self.lengths.shape):
+        is_integer = lengths.dtype in (torch.int32, torch.int64)
+        if not is_integer or lengths.shape not in ((), self.lengths.shape):
             raise ValueError(
                 f"lengths={lengths.tolist()} should be an integer, or one for each of the "
                 f"{len(self.lengths)} rows"
@@ -114,9 +115,10 @@ class KVCache:
         B = len(self.lengths)
         if not isinstance(other, KVCache) or len(self.layers) != len(other.layers):
             raise ValueError("both caches should hold texts that the same model has read")
-        if len(rows) != len(other.lengths) or not all(0 <= row < B for row in rows):
+        are_rows = len(set(rows)) == len(rows) and all(0 <= row < B for row in rows)
+        if len(rows) != len(other.lengths) or not are_rows:
             raise ValueError(
-                f"rows={rows} should be rows from 0 … {B - 1}, one for each of the "
+                f"rows={rows} should be different rows from 0 … {B - 1}, one for each of the "
                 f"{len(other.lengths)} rows of the other cache"
             )
         for layer, other_layer in zip(self.layers, other.layers, strict=True):

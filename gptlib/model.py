@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gptlib.block import Block
-from gptlib.checks import check_arguments, tokens
+from gptlib.checks import check_arguments, class_of_part, tokens
 from gptlib.config import GPTConfig
 from gptlib.data import check_ids
 from gptlib.kv_cache import KVCache
@@ -33,7 +33,7 @@ class GPT(nn.Module):
         norm: the class of the last norm. It is called with n_embd and `bias=config.bias`.
     """
 
-    @check_arguments(config=GPTConfig)
+    @check_arguments(config=GPTConfig, block=class_of_part, norm=class_of_part)
     def __init__(self, config: GPTConfig, block=Block, norm=nn.LayerNorm):
         super().__init__()
         self.config = config
@@ -129,17 +129,23 @@ class GPT(nn.Module):
         return self.output_layer(x)
 
     def check_input(self, idx: Tensor, cache: KVCache | None, mask: Tensor | None) -> None:
-        check_ids(idx, self.config.vocab_size)
+        check_ids(idx, self.config.vocab_size, self.token_embedding.weight.is_meta)
         if idx.ndim != 2:
             raise ValueError(
                 f"idx has the shape {tuple(idx.shape)}, it should have the shape (B, T): use "
                 "idx[None] for a single text"
+            )
+        if idx.numel() == 0:
+            raise ValueError(
+                f"idx has the shape {tuple(idx.shape)}, it should hold at least one token"
             )
         if self.block_size is not None and idx.shape[1] > self.block_size:
             raise ValueError(
                 f"a window of {idx.shape[1]} tokens is longer than block_size={self.block_size}: "
                 f"pass the last {self.block_size}"
             )
+        if cache is not None:
+            self.check_cache(idx, cache)
         if mask is None:
             return
         if cache is not None:
@@ -151,6 +157,16 @@ class GPT(nn.Module):
             raise ValueError(
                 f"the mask is {mask.dtype} of shape {tuple(mask.shape)}, it should be torch.bool "
                 f"of shape {(B, 1, T, T)}"
+            )
+
+    def check_cache(self, idx: Tensor, cache: KVCache) -> None:
+        fits = isinstance(cache, KVCache) and len(cache.layers) == len(self.blocks)
+        if not fits or cache.block_size > self.block_size:
+            raise ValueError("the cache is not one of this model: use model.new_cache(batch_size)")
+        if len(cache.lengths) != len(idx):
+            raise ValueError(
+                f"the cache was made for {len(cache.lengths)} texts, but it gets {len(idx)}: "
+                f"use new_cache({len(idx)})"
             )
 
     def new_cache(self, batch_size: int) -> KVCache:

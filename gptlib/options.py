@@ -10,6 +10,7 @@ gptlib.config.ConfigError: unknown option '--n-layers': did you mean '--n-layer'
 """
 
 import difflib
+import os
 import re
 from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
@@ -58,6 +59,8 @@ class Parser(ArgumentParser):
         # A command has its own parser, with other options than this one.
         known = getattr(options, "known", self.known)
         name = unknown[0].split("=")[0]
+        if name in known and "--" in arguments:
+            raise ConfigError(f"{name} stands after --, where no option is read: remove the --")
         if name.startswith("-"):
             similar = difflib.get_close_matches(name, known, 1)
             question = f": did you mean {similar[0]!r}?" if similar else "."
@@ -105,7 +108,11 @@ def path(text: str) -> Path:
     if not text:
         raise ArgumentTypeError("'' should be the name of a file or a folder")
     # safetensors cannot open a file whose name has bytes that are not utf-8.
-    return Path(unicode_text(text))
+    expanded = os.path.expanduser(unicode_text(text))
+    # For an unknown user, the ~ is still there. A shell leaves it in --out=~/runs, too.
+    if expanded.startswith("~") and "/" in expanded:
+        raise ArgumentTypeError(f"{shorten(text)} is in the home folder of an unknown user")
+    return Path(expanded)
 
 
 TYPES = {int: whole_number, float: number, str: unicode_text, Path: path}
@@ -153,6 +160,8 @@ def name_options(sentence: str, names: Iterable[str]) -> str:
     '--top-k 0 should be at least 1'
     """
     sentence = re.sub(r"^\w+: (?=\w+=)", "", sentence)
+    # Nobody can write None on a command line.
+    sentence = sentence.removesuffix(", or None")
     for name in ("out_dir", *names):
         option = "--out" if name == "out_dir" else flag(name)
         # A name in quotation marks, or in a path, is the user's own.

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gptlib.checkpoint import CheckpointError, save_checkpoint
+from gptlib.checks import any_path, at_least, check_arguments, optional, tokens
 from gptlib.config import ConfigError, GPTConfig, TrainConfig
 from gptlib.model import GPT
 from gptlib.optimizers import make_optimizer
@@ -134,6 +135,10 @@ class Plan:
                  f"{readable(flops_per_second, 'FLOP/s')} in training")]
 
 
+@check_arguments(
+    config=GPTConfig, train_config=TrainConfig, train_tokens=at_least(1), val_tokens=at_least(0),
+    speed=optional(Speed), text=str,
+)
 def plan_run(config: GPTConfig, train_config: TrainConfig, train_tokens: int, val_tokens: int,
              speed: Speed | None = None, text: str = "") -> Plan:
     """Return the plan of `train(make_model(config), …, config.block_size, train_config)`.
@@ -300,6 +305,10 @@ def evaluation_bytes(config: GPTConfig) -> int:
 # Time ---------------------------------------------------------------------------------------------
 
 
+@check_arguments(
+    ConfigError, config=GPTConfig, train_config=TrainConfig, train_ids=tokens("N"),
+    val_ids=tokens("N"), steps=int, out_dir=optional(any_path),
+)
 def calibrate(config: GPTConfig, train_config: TrainConfig, train_ids: Tensor, val_ids: Tensor,
               steps: int = 20, out_dir: str | Path | None = None) -> Speed:
     """Measure the speed of a run: train for `steps` steps and evaluate a few batches.

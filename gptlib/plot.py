@@ -71,7 +71,24 @@ def numbers(n_dimensions: int) -> Callable:
     return check
 
 
-@check_arguments(columns=at_least(1), rows=at_least(1), width=above(0.0), height=above(0.0))
+def inches(name: str, value: float) -> float:
+    """The kind of a size of a figure. A much larger picture would need too much memory."""
+    value = above(0.0)(name, value)
+    if value > 100:
+        raise ValueError(f"{name}={value!r} should be at most 100 inches")
+    return value
+
+
+def evaluation(name: str, value: dict) -> dict:
+    """The kind of a row of a history, which may have a loss of nan."""
+    row = dict_with("step", "train_loss", "val_loss")(name, value)
+    for key in ("step", "train_loss", "val_loss"):
+        if np.asarray(row[key]).dtype.kind not in "iuf":
+            raise ValueError(f"{name}[{key!r}]={short(row[key])} should be a number")
+    return row
+
+
+@check_arguments(columns=at_least(1), rows=at_least(1), width=inches, height=inches)
 def new_figure(
     columns: int = 1, rows: int = 1, width: float = 7.0, height: float = 3.6, **subplots_options
 ) -> tuple[Figure, Axes]:
@@ -107,6 +124,7 @@ def show(figure: Figure, alt: str) -> None:
     display(Image(png.getvalue(), alt=alt))
 
 
+@check_arguments(name=str)
 def show_drawing(name: str) -> None:
     """Display a drawing of the course, such as "attention_head", with its alt text.
 
@@ -150,7 +168,7 @@ def mark_baselines(axes: Axes, vocab_size: int, bigram_loss: float | None = None
 
 
 @check_arguments(
-    axes=Axes, history=list_of(dict_with("step", "train_loss", "val_loss")),
+    axes=Axes, history=list_of(evaluation),
     vocab_size=at_least(1), bigram_loss=optional(float), label=str,
 )
 def plot_loss(
@@ -191,6 +209,12 @@ def plot_matrix(
         colorbar: what the numbers are, with their unit.
         imshow_options: more arguments of `axes.imshow`, such as vmax=1.
     """
+    for size, labels in zip(np.shape(matrix), (row_labels, column_labels), strict=True):
+        if labels and len(labels) != size:
+            raise ValueError(
+                f"the matrix has the shape {np.shape(matrix)}, and the labels of one side are "
+                f"{len(labels)}: give a label for each row and each column, or none"
+            )
     image = axes.imshow(
         np.asarray(matrix), cmap=cmap, aspect="auto", interpolation="nearest", **imshow_options
     )
@@ -217,6 +241,8 @@ def plot_distribution(
     probabilities = np.asarray(probabilities)
     if len(labels) != len(probabilities):
         raise ValueError(f"{len(probabilities)} probabilities have {len(labels)} labels")
+    if not (probabilities >= 0).all() or not np.isfinite(probabilities).all():
+        raise ValueError("probabilities should be at least 0, and neither nan nor infinite")
     order = np.argsort(-probabilities, kind="stable")[:most]
     # Bars stand at numbers, not at labels, since two tokens may have the same label.
     bars = axes.bar(range(len(order)), probabilities[order], color=color)
@@ -263,27 +289,31 @@ def plot_memory(axes: Axes, parts: dict[str, float], peak: float) -> None:
 
 @check_arguments(axes=Axes, gaps=dict_of(str, dict_of(str, float)))
 def plot_gap(axes: Axes, gaps: dict[str, dict[str, float]]) -> None:
-    """Draw each model's excess over the floor, a bar for each kind of character.
+    """Draw each model's excess over the floor, a dot for each kind of character.
+
+    The axis is linear up to 1 nat and logarithmic above it. Such an axis needs dots, because the
+    length of a bar would mean nothing.
 
     Args:
         gaps: for each model the result of `gap_by_kind` (corpora/floor.py): {kind: nats per play}.
-            The axis is linear up to 1 nat and logarithmic above it.
     """
     if not gaps:
         raise ValueError("gaps={} is empty: give the gaps of at least one model")
     kinds = list(dict.fromkeys(kind for gap in gaps.values() for kind in gap))
-    height = 0.8 / len(gaps)
     for i, (model, gap) in enumerate(gaps.items()):
-        # The bars of all models for one kind stand side by side around the kind's tick.
-        centers = np.arange(len(kinds)) + (i - (len(gaps) - 1) / 2) * height
-        axes.barh(
-            centers, [gap.get(kind, 0.0) for kind in kinds], height,
+        # The dots of all models for one kind stand around the kind's tick.
+        heights = np.arange(len(kinds)) + (i - (len(gaps) - 1) / 2) * 0.5 / len(gaps)
+        axes.plot(
+            [gap.get(kind, 0.0) for kind in kinds], heights, "o", markersize=7,
             color=COLORS[i % len(COLORS)], label=f"{model}: {sum(gap.values()):,.1f} in all",
         )
+    axes.grid(axis="y", color="#dddddd")
     axes.set_yticks(range(len(kinds)), kinds)
     axes.invert_yaxis()
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set_xscale("symlog", linthresh=1)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set(xlabel="nats per play above the floor (linear to 1, then logarithmic)")
+    values = [nats for gap in gaps.values() for nats in gap.values()]
+    axes.set(xlabel="nats per play above the floor (linear to 1, then logarithmic)",
+             xlim=(min(-0.2, 1.2 * min(values, default=0)), max(1.0, 1.5 * max(values, default=0))))
     axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))

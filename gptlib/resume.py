@@ -11,8 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from gptlib.checkpoint import CheckpointError, load_optimizer, load_weights, read_header
+from gptlib.checks import checked_value, dict_with, list_of
 from gptlib.config import ConfigError, TrainConfig
+from gptlib.data import batch_kind
 from gptlib.tokenizer import Tokenizer, fingerprint
+
+# What a checkpoint says about its run, in addition to the identity of the run.
+PROGRESS = {
+    "run": dict,
+    "step": int,
+    "seconds": float,
+    "since_eval": list,
+    "history": list_of(dict_with("step", "val_loss")),
+}
 
 
 class Interrupt:
@@ -67,7 +78,8 @@ def identity(
     if isinstance(train_ids, Tensor):
         train_digest = digest([train_ids])
     else:
-        train_digest = digest(train_ids(0))             # a function: the batch of step 0
+        # A function: the batch of its first step.
+        train_digest = digest(batch_kind("the batch of step 1", train_ids(0)))
     if isinstance(val_ids, Tensor):
         val_digest = digest([val_ids])
     else:
@@ -112,6 +124,11 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, iden
             f"{path} was not saved by train(), so no run can be resumed from it: name another "
             "folder, or set resume to 'restart'"
         )
+    try:
+        about |= {name: checked_value(name, about.get(name), kind)
+                  for name, kind in PROGRESS.items()}
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not a whole checkpoint of a run: {error}") from None
     saved = later_options(model, identity) | about["run"]
     different = [
         f"{name} was {saved.get(name)!r} and is now {identity.get(name)!r}"

@@ -254,8 +254,9 @@ def pick_device(name: str = "auto") -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError):
+        # The device "meta" has tensors, but their numbers cannot be read.
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, ImportError):
         raise ConfigError(
             f"device={name!r} is not available on this machine: "
             "choose 'auto', 'cpu', 'cuda' or 'mps'"

@@ -54,14 +54,20 @@ class RunFolder:
             self.lock.acquire()
         try:
             with self.errors_explained():
+                self.refuse_folders()
                 for temporary in self.path.glob(".*.partial"):  # from a process that was killed
                     temporary.unlink()
-                if self.resume == "never":
+                if self.resume == "never" or not self.can_continue:
                     self.refuse_earlier_run()
                 return self.move_earlier_run() if self.resume == "restart" else None
         except BaseException:
             self.close()
             raise
+
+    @property
+    def can_continue(self) -> bool:
+        """Whether a run in the folder can be continued, or is moved aside."""
+        return self.resume == "restart" or (self.path / "last.safetensors").exists()
 
     def close(self) -> None:
         self.lock.release()
@@ -87,13 +93,31 @@ class RunFolder:
                 f"another run is writing into {self.path}: wait until it ends, or name another "
                 "folder"
             ) from None
+        except FileExistsError:
+            raise CheckpointError(
+                f"out_dir={str(self.path)!r} is a file, or a link that leads nowhere: name a folder"
+            ) from None
         except OSError as error:
             raise CheckpointError(
                 f"out_dir={str(self.path)!r} cannot be written ({error.strerror or error}): "
                 "name a folder that can be"
             ) from None
 
+    def refuse_folders(self) -> None:
+        for name in RUN_FILES:
+            if (self.path / name).is_dir():
+                raise CheckpointError(
+                    f"{self.path / name} is a folder, and a run writes a file of this name: rename "
+                    "the folder, or name another folder for the run"
+                )
+
     def refuse_earlier_run(self) -> None:
+        if self.resume == "auto" and holds_run(self.path):
+            raise CheckpointError(
+                f"{self.path} holds a run without last.safetensors, which is needed to continue "
+                "it: name another folder, or set resume to 'restart' (the run is then moved, not "
+                "overwritten)"
+            )
         if holds_run(self.path):
             raise ConfigError(
                 f"{self.path} already holds a run, which is not overwritten: name another folder, "
@@ -116,7 +140,10 @@ class RunFolder:
 
 
 def holds_run(folder: Path) -> bool:
-    """Return whether the folder has a checkpoint of a run that has made at least one step."""
+    """Return whether the folder has files of a run that has made at least one step.
+
+    A file of the same name that another program wrote counts too, so that it is not overwritten.
+    """
     for path in (folder / name for name in CHECKPOINTS):
         if path.exists():
             try:
@@ -124,4 +151,20 @@ def holds_run(folder: Path) -> bool:
                     return True
             except CheckpointError:
                 return True             # a damaged checkpoint may be all that is left of a run
+    for name in ("metrics.jsonl", "best.json", "last.json"):
+        try:
+            if any(step != 0 for step in steps_in(folder / name)):
+                return True
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError):
+            return True
     return False
+
+
+def steps_in(path: Path) -> list[int]:
+    """Return the steps that a file of metrics, or the header of a checkpoint, tells of."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        return [json.loads(text)["about"]["step"]]
+    return [json.loads(line)["step"] for line in text.splitlines()]

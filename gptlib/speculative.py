@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gptlib.generate import next_token_probabilities, pick
+from gptlib.checks import at_least, check_arguments, model_with_numbers, optional, tokens
+from gptlib.generate import SAMPLING, next_token_probabilities, pick
 from gptlib.model import evaluating
 
 
@@ -45,6 +46,10 @@ class SpeculativeResult:
     n_calls: int
 
 
+@check_arguments(
+    model=model_with_numbers, draft=model_with_numbers, idx=tokens("B, T"),
+    max_new_tokens=at_least(0), n_draft=at_least(0), seed=optional(at_least(0)), **SAMPLING,
+)
 def generate_speculative(
     model: nn.Module,
     draft: nn.Module,
@@ -72,7 +77,7 @@ def generate_speculative(
             distributions of both models.
         seed: the same seed gives the same text. None: a new seed.
     """
-    check_arguments(model, draft, idx, max_new_tokens, n_draft, seed)
+    check_models(model, draft, idx)
     generator = np.random.default_rng(seed)
     window = CachedWindow(model)
     accepted, n_drafted, n_calls = [], 0, 0
@@ -163,14 +168,8 @@ class CachedWindow:
         self.cache.truncate(len(self.tokens) + n_accepted)
 
 
-def check_arguments(
-    model: nn.Module,
-    draft: nn.Module,
-    idx: Tensor,
-    max_new_tokens: int,
-    n_draft: int,
-    seed: int | None,
-) -> None:
+def check_models(model: nn.Module, draft: nn.Module, idx: Tensor) -> None:
+    """Raise a ValueError unless the two models and the prompt fit together."""
     if not hasattr(model, "new_cache") or not hasattr(model.new_cache(1), "truncate"):
         raise ValueError(
             f"{type(model).__name__} has no key-value cache that can be truncated, so it cannot "
@@ -187,9 +186,3 @@ def check_arguments(
             f"the draft has {draft_size} tokens in its vocabulary, and the model has {size}: both "
             "need the same tokenizer"
         )
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens={max_new_tokens} should be at least 0")
-    if n_draft < 0:
-        raise ValueError(f"n_draft={n_draft} should be at least 0")
-    if seed is not None and seed < 0:
-        raise ValueError(f"seed={seed} should be at least 0, or None for a new one")

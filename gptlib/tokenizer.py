@@ -26,6 +26,7 @@ from gptlib.checks import (
     list_of,
     several,
     short,
+    wrong_type,
 )
 
 
@@ -52,6 +53,8 @@ class Tokenizer(Protocol):
 
 def characters(name: str, value: Iterable[str]) -> Iterable[str]:
     """The kind of an alphabet: a text, or a list of single characters."""
+    if isinstance(value, bytes):
+        raise wrong_type(name, value, "str or a list of str")
     value = value if isinstance(value, str) else list_of(str)(name, value)
     for character in value:
         if len(character) != 1:
@@ -134,6 +137,7 @@ class LowercaseTokenizer:
     UNKNOWN = "<?>"
     # Padding, then the begin and the end of a system text, of a question and of an answer.
     SPECIAL = ("<P>", "<S>", "</S>", "<Q>", "</Q>", "<A>", "</A>")
+    LARGEST = 1_000_000         # more ids would only be unused ones
 
     @check_arguments(TokenizerError, vocab_size=at_least(1))
     def __init__(self, vocab_size: int = 88):
@@ -143,6 +147,8 @@ class LowercaseTokenizer:
             raise TokenizerError(
                 f"vocab_size={vocab_size} should be at least {len(tokens)}, one for each token"
             )
+        if vocab_size > self.LARGEST:
+            raise TokenizerError(f"vocab_size={vocab_size} should be at most {self.LARGEST}")
         self.vocab_size = vocab_size
         self.ids = {token: i for i, token in enumerate(tokens)}
         self.tokens = tokens + [self.UNKNOWN] * (vocab_size - len(tokens))
@@ -188,6 +194,16 @@ class LowercaseTokenizer:
         return cls(saved["vocab_size"])
 
 
+def any_tokenizer(name: str, value: Tokenizer) -> Tokenizer:
+    """The kind for tokenizers, also those of other libraries with the same methods."""
+    if isinstance(value, type) or not hasattr(value, "token_bytes"):
+        raise ValueError(
+            f"{name}={short(value)} should be a tokenizer, such as CharTokenizer.from_text(text)"
+        )
+    return value
+
+
+@check_arguments(tokenizer=any_tokenizer, text=str)
 def unknown_share(tokenizer: Tokenizer, text: str) -> float:
     """Return what share of the characters of `text` the tokenizer replaces by `<?>`.
 
@@ -201,15 +217,6 @@ def unknown_share(tokenizer: Tokenizer, text: str) -> float:
     return n_unknown / max(1, counts.total())
 
 
-def any_tokenizer(name: str, value: Tokenizer) -> Tokenizer:
-    """The kind for tokenizers, also those of other libraries with the same methods."""
-    if isinstance(value, type) or not hasattr(value, "token_bytes"):
-        raise ValueError(
-            f"{name}={short(value)} should be a tokenizer, such as CharTokenizer.from_text(text)"
-        )
-    return value
-
-
 @check_arguments(tokenizer=any_tokenizer)
 def fingerprint(tokenizer: Tokenizer) -> str:
     """Return 16 hexadecimal digits of the tokenizer's sha256.
@@ -220,6 +227,7 @@ def fingerprint(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
+@check_arguments(tokenizer=any_tokenizer)
 def default_prompt(tokenizer: Tokenizer) -> str:
     """Return how a text can begin: with a line break, a space, or else the tokenizer's first token.
 
@@ -249,7 +257,7 @@ def checked_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
     for i in ids:
         if not 0 <= i < vocab_size:
             raise TokenizerError(
-                f"id {i} is not in the range 0 … {vocab_size - 1} of this tokenizer"
+                f"id {short(i)} is not in the range 0 … {vocab_size - 1} of this tokenizer"
             )
     return ids
 

@@ -24,17 +24,19 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from gptlib.checks import (
+    any_path,
     at_least,
     check_arguments,
     checked_value,
     function,
-    list_of,
     optional,
+    several,
+    short,
     tokens,
     trainable,
 )
 from gptlib.config import ConfigError, TrainConfig
-from gptlib.data import DataError, check_ids, check_length, fixed_windows, get_batch
+from gptlib.data import DataError, batch_kind, check_ids, check_length, fixed_windows, get_batch
 from gptlib.model import evaluating
 from gptlib.resume import Interrupt, identity
 from gptlib.run import (
@@ -65,16 +67,21 @@ def tokens_or_batches(name: str, value: Tensor | Sequence[Batch]) -> Tensor | Se
     """The kind of a validation split: tokens, (N,), or a list of batches."""
     if not isinstance(value, list | tuple) or not value:
         return tokens("N")(name, value)
-    for i, batch in enumerate(value):
-        if not isinstance(batch, list | tuple) or len(batch) not in (2, 3):
-            raise ValueError(f"{name}[{i}] should be a batch: a tuple (x, y) or (x, y, mask)")
-        list_of(Tensor)(f"{name}[{i}]", batch)
+    return [batch_kind(f"{name}[{i}]", batch) for i, batch in enumerate(value)]
+
+
+def one_number(name: str, value: Tensor | float) -> Tensor | float:
+    """The kind of a loss: one number, such as a tensor of shape ()."""
+    if not isinstance(value, Tensor | float | int) or getattr(value, "ndim", 0):
+        raise ValueError(f"{name}={short(value)} should be one number, a tensor of shape ()")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}={value} should be a finite number")
     return value
 
 
 @check_arguments(
     model=trainable, train_ids=tokens_or_function, val_ids=tokens_or_batches,
-    block_size=at_least(1), config=TrainConfig, out_dir=optional(str | Path),
+    block_size=at_least(1), config=TrainConfig, out_dir=optional(any_path),
     tokenizer=optional(any_tokenizer), on_eval=optional(function), progress=bool,
     optimizer=optional(function), extra_loss=optional(function), stop=optional(function),
 )
@@ -131,12 +138,13 @@ def train(
         CheckpointError: a checkpoint is damaged or cannot be written, or another run uses out_dir.
         DataError: a split is shorter than one window, or a batch has no targets.
     """
-    check_vocabulary(model, tokenizer)
+    check_model(model, tokenizer)
     batches, val_batches = make_batches(train_ids, val_ids, block_size, config)
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
     model.to(device).train()
     optimizer = (optimizer or make_optimizer)(model, config)
+    checked_value("the result of the function optimizer", optimizer, torch.optim.Optimizer)
     same = identity(model, train_ids, val_ids, block_size, config, tokenizer)
     run = Run(model, optimizer, config, same, config.batch_size * block_size, out_dir, tokenizer,
               resume, on_eval, progress)
@@ -154,7 +162,7 @@ def train(
             batch = run.own_part(batches(run.step))
             loss, measured = batch_loss(forward, batch, dtype)
             if extra_loss is not None:
-                loss = loss + extra_loss(model)
+                loss = loss + one_number("the result of extra_loss", extra_loss(model))
 
             optimizer.zero_grad()
             loss.backward()
@@ -186,15 +194,16 @@ def text_windows(ids: Tensor, block_size: int) -> list[Batch]:
     return list(fixed_windows(ids, block_size, max(1, EVAL_TOKENS // block_size)))
 
 
-@check_arguments(model=trainable)
+@check_arguments(model=trainable, batches=several)
 def evaluate_batches(model: nn.Module, batches: Iterable[Batch]) -> tuple[float, float]:
     """Return the loss in nats per token, and the accuracy, over all targets of `batches`."""
     device = device_of(model)
     loss, hits, n_targets = 0.0, 0, 0
     with evaluating(model):
         for x, y, *mask in small_batches(model, batches):
-            logits = model(x.to(device), **mask_argument(mask, device)).flatten(0, 1)   # (B·T, V)
-            y = y.to(device).flatten()                                                  # (B·T,)
+            logits = model(x.to(device), **mask_argument(mask, device))
+            check_logits(logits, x)
+            logits, y = logits.flatten(0, 1), y.to(device).flatten()        # (B·T, V), (B·T,)
             check_ids(y[y != NO_TARGET], vocab_size=logits.shape[1])
             loss += F.cross_entropy(logits, y, ignore_index=NO_TARGET, reduction="sum").item()
             hits += (logits.argmax(-1) == y).sum().item()
@@ -213,6 +222,7 @@ def small_batches(model: nn.Module, batches: Iterable[Batch]) -> Iterator[Batch]
     """
     most_tokens = eval_tokens(model)
     for batch in batches:
+        batch = batch_kind("a validation batch", batch)
         rows = max(1, most_tokens // batch[0].shape[1])
         yield from zip(*(tensor.split(rows) for tensor in batch), strict=True)
 
@@ -236,18 +246,33 @@ def batch_loss(
     x, y, *mask = batch
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         logits = model(x.to(device), **mask_argument(mask, device))
+    check_logits(logits, x)
     logits, y = logits.flatten(0, 1).float(), y.to(device).flatten()            # (B·T, V), (B·T,)
     n_targets = (y != NO_TARGET).sum().float()
     if several_processes:
         # All processes divide by the same number. Otherwise a target would count more in a process
         # that has few of them.
         n_targets = mean_over_processes(n_targets)
-    loss = F.cross_entropy(logits, y, ignore_index=NO_TARGET, reduction="sum") / n_targets
+    try:
+        loss = F.cross_entropy(logits, y, ignore_index=NO_TARGET, reduction="sum") / n_targets
+    except IndexError:
+        check_ids(y[y != NO_TARGET], vocab_size=logits.shape[1])
+        raise
     accuracy = (logits.argmax(-1) == y).sum() / n_targets
     measured = torch.stack([loss.detach(), accuracy])
     if several_processes:
         measured = mean_over_processes(measured)
     return loss, tuple(measured.tolist())
+
+
+def check_logits(logits: Tensor, x: Tensor) -> None:
+    """Raise a ValueError unless `logits` are (B, T, V), for the tokens `x`, (B, T)."""
+    if not isinstance(logits, Tensor) or logits.ndim != 3 or logits.shape[:2] != x.shape:
+        shape = tuple(getattr(logits, "shape", ()))
+        raise ValueError(
+            f"the model returned a {type(logits).__name__} of shape {shape} for tokens of shape "
+            f"{tuple(x.shape)}, it should return a tensor of logits, (B, T, V)"
+        )
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
@@ -312,8 +337,12 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     )
 
 
-def check_vocabulary(model: nn.Module, tokenizer: Tokenizer | None) -> None:
-    """Raise a ConfigError if the tokenizer has more tokens than the model knows."""
+def check_model(model: nn.Module, tokenizer: Tokenizer | None) -> None:
+    """Raise a ConfigError if the model cannot be trained, or the tokenizer has too many tokens."""
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise ConfigError(
+            "no parameter of the model can be trained: call model.requires_grad_(True) first"
+        )
     config = model.config_dict() if hasattr(model, "config_dict") else {}
     vocab_size = config.get("vocab_size")
     if tokenizer and vocab_size and tokenizer.vocab_size > vocab_size:
@@ -334,7 +363,7 @@ def make_batches(
         return get_batch(train_ids, block_size, config.batch_size, config.seed, step)
 
     def given_batch(step: int) -> Batch:
-        batch = train_ids(step)
+        batch = batch_kind(f"the batch of step {step + 1}", train_ids(step))
         if (batch[1] == NO_TARGET).all():
             raise DataError(
                 f"step {step + 1}: the batch has no targets, because all of them are {NO_TARGET}"

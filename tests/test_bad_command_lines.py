@@ -134,6 +134,10 @@ CANNOT_BE_TRAINED = {
     "shortened option": (["--n-lay", "3"], "'--n-lay': did you mean '--n-layer'?"),
     "option of another command": (["--top-k", "3"], "unknown option '--top-k'"),
     "one dash": (["-seed", "3"], "'-seed': did you mean '--seed'?"),
+    "an option after --": (["--", "--seed", "3"], "--seed stands after --, where no option is"),
+    "decay that ends in the warm-up": (["--warmup", "2", "--lr-decay", "1"],
+                                       "--lr-decay 1 should be above --warmup 2, or 0"),
+    "the device meta": (["--device", "meta"], "--device 'meta' is not available on this machine"),
     "a word too much": (["poem.txt"], "unexpected argument 'poem.txt'"),
     "unknown corpus": (["--corpus", "theater"], "'theater': did you mean 'theatre'?"),
     "empty name of a corpus": (["--corpus", ""], "unknown corpus ''"),
@@ -227,6 +231,66 @@ def test_a_negative_number_of_steps_to_time_is_refused(capsys):
     check_refused(capsys, ["plan", "--steps", "-5", *SMALL], "--steps -5 should be at least 0")
 
 
+def test_a_home_folder_is_found_also_after_an_equals_sign(monkeypatch):
+    monkeypatch.setenv("HOME", str(Path("home").resolve()))
+    assert main(["train", *SMALL, "--out=~/run"]) == 0
+    assert Path("home/run/best.safetensors").is_file() and not Path("~").exists()
+
+
+def test_the_home_folder_of_an_unknown_user_is_refused(capsys):
+    check_refused(capsys, ["train", *SMALL, "--out", "~nobody-has-this-name/run"],
+                  "--out '~nobody-has-this-name/run' is in the home folder of an unknown user")
+
+
+@pytest.mark.parametrize(("options", "highest"), [
+    (["--warmup", "10"], "rises to 0.0006, not to 0.003"),
+    (["--warmup", "320", "--lr-unit", "tokens"], "rises to 0.0003, not to 0.003"),
+], ids=["steps", "tokens"])
+def test_a_warm_up_that_is_longer_than_the_run_is_reported(capsys, options, highest):
+    assert main(["train", *SMALL, *options]) == 0
+    assert highest in capsys.readouterr().out
+
+
+def test_a_warm_up_that_ends_with_the_run_is_not_reported(capsys):
+    assert main(["train", *SMALL, "--warmup", "2"]) == 0
+    assert "warm-up" not in capsys.readouterr().out
+
+
+def test_a_rank_without_the_other_variables_of_torchrun_is_refused(capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    check_refused(capsys, ["train", *SMALL],
+                  "the environment has RANK='0' without WORLD_SIZE, LOCAL_RANK, MASTER_ADDR,")
+
+
+def test_a_rank_in_letters_is_refused(capsys, monkeypatch):
+    torchrun = {"RANK": "abc", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost",
+                "MASTER_PORT": "29500"}
+    for name, value in torchrun.items():
+        monkeypatch.setenv(name, value)
+    check_refused(capsys, ["train", *SMALL], "the environment has RANK='abc', it should be a whole")
+
+
+def test_out_that_is_a_link_to_nothing_is_refused(capsys):
+    Path("link").symlink_to("nothing")
+    check_refused(capsys, ["train", *SMALL, "--out", "link"], "is a file, or a link that leads now")
+
+
+def test_a_folder_with_the_name_of_a_checkpoint_is_refused(capsys):
+    Path("run/last.safetensors").mkdir(parents=True)
+    assert main(["train", *SMALL, "--resume", "auto"]) == 1
+    check_sentence(capsys.readouterr().err, "run/last.safetensors is a folder, and a run writes")
+    assert Path("run/last.safetensors").is_dir()
+
+
+def test_a_wrong_backend_of_matplotlib_is_refused_before_the_training():
+    command = [sys.executable, "-m", "gptlib", "train", *SMALL]
+    done = subprocess.run(command, capture_output=True, timeout=100, text=True, env=os.environ | {
+        "PYTHONPATH": str(ROOT), "MPLBACKEND": "nonsense"})
+    assert done.returncode == 1 and not Path("run").exists()
+    check_sentence(done.stderr, "'nonsense' is not a valid value for backend")
+
+
 # generate -----------------------------------------------------------------------------------------
 
 CANNOT_BE_GENERATED = {
@@ -245,7 +309,7 @@ CANNOT_BE_GENERATED = {
     "negative temperature": (["--temperature", "-1"], "--temperature -1.0 should be at least 0.0"),
     "temperature nan": (["--temperature", "nan"], "--temperature nan should be"),
     "temperature in words": (["--temperature", "hot"], "--temperature 'hot' should be a number"),
-    "no top-k": (["--top-k", "0"], "--top-k 0 should be at least 1"),
+    "no top-k": (["--top-k", "0"], "--top-k 0 should be at least 1\n"),
     "negative top-k": (["--top-k", "-1"], "--top-k -1 should be at least 1"),
     "fraction of top-k": (["--top-k", "2.5"], "--top-k '2.5' should be a whole number"),
     "top-p above 1": (["--top-p", "2"], "--top-p 2.0 should be between 0 and 1"),
@@ -261,6 +325,11 @@ CANNOT_BE_GENERATED = {
 @each(CANNOT_BE_GENERATED)
 def test_generate_refuses_it_with_one_sentence(run, capsys, arguments, fragment):
     check_refused(capsys, ["generate", "--checkpoint", run, "--prompt", "to", *arguments], fragment)
+
+
+def test_an_error_after_the_prompt_begins_a_new_line(run, capsys):
+    assert main(["generate", "--checkpoint", run, "--prompt", "日"]) == 1
+    assert capsys.readouterr().out == "日\n"
 
 
 def test_generate_refuses_a_file_that_is_no_checkpoint(capsys):
@@ -495,7 +564,8 @@ def course():
     notebooks = Path("course/notebooks")
     (notebooks / "params").mkdir(parents=True)
     shutil.copy(ROOT / "Makefile", "course")
-    for name in ("my chapter.ipynb", "params/my 'preset'.yaml", "params/my grid $x.yaml"):
+    for name in ("my chapter.ipynb", "params/my 'preset'.yaml", "params/my grid $x.yaml",
+                 "params/smoke.yaml", "params/sweep_lr.yaml"):
         (notebooks / name).touch()
     return Path("course")
 
@@ -521,6 +591,9 @@ def test_make_accepts_names_with_spaces(course, arguments, expected):
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["train"], "make train: PRESET='' is unknown. Known: "),
     (["train", "PRESET=nano"], "make train: PRESET='nano' is unknown. Known: "),
+    (["train", "PRESET=smoke"], "make train: PRESET='smoke' is unknown. Known: "),
+    (["train", "PRESET=sweep_lr"], "make train: PRESET='sweep_lr' is unknown. Known: "),
+    (["train", "PRESET=../params/nano"], "make train: PRESET='../params/nano' is unknown. Known: "),
     (["sweep"], "make sweep: GRID='' is no file: give a grid, such as"),
     (["sweep", "GRID=my grid"], "make sweep: GRID='my grid' is no file"),
     (["edit"], "make: NB='' is no notebook: give a chapter, such as NB=01_bigram"),

@@ -10,6 +10,7 @@ import json
 import math
 import random
 import traceback
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -48,12 +49,13 @@ from gptlib.bpe.build import load_tokenizer, save_tokenizer
 from gptlib.bpe.words import compile_pattern
 from gptlib.checkpoint import load_optimizer, load_weights, read_header
 from gptlib.checks import check_arguments, checked_value
-from gptlib.classroom.leaderboard import leaderboard, read_results, save_result
+from gptlib.classroom.leaderboard import code_hash, leaderboard, read_results, save_result
 from gptlib.corpora import Corpus, courier, floor, theatre
 from gptlib.data import check_length, document_mask, fixed_windows
 from gptlib.generate import generate_tokens, next_token_probabilities, pick
 from gptlib.kv_cache import KVCache
 from gptlib.model import causality_gap, evaluating
+from gptlib.plan import calibrate, plan_run
 from gptlib.plot import (
     mark_baselines,
     mark_level,
@@ -64,15 +66,19 @@ from gptlib.plot import (
     plot_matrix,
     plot_memory,
     show,
+    show_drawing,
     visible,
 )
-from gptlib.tokenizer import checked_ids, fingerprint
+from gptlib.speculative import generate_speculative
+from gptlib.tokenizer import checked_ids, default_prompt, fingerprint, unknown_share
 from gptlib.train import evaluate_batches, learning_rate, make_optimizer, text_windows
 from gptlib.variants.build import model_from_header
 from gptlib.variants.config import VariantConfig
 from gptlib.variants.context_rolling import RollingGPT, token_losses
+from gptlib.variants.quantize import int8_copy
 from gptlib.widgets import (
     AttentionExplorer,
+    BigramRow,
     ContextViewer,
     MergeStepper,
     Sampler,
@@ -192,7 +198,7 @@ refuses(VariantConfig, {"vocab_size": 65}, window=NOT_1, n_memory=NOT_1,
 
 refuses(CharTokenizer, {"alphabet": "abc"},
         alphabet=[(None, "it should be a list"), (5, "it should be a list"), ("", "is empty"),
-                  (b"ab", "it should be a list"),
+                  (b"ab", "it should be str or a list of str"),
                   (["ab", "c"], "each entry should be one character"),
                   ([1, 2], "alphabet[0]=1 is int, it should be str")])
 refuses(CharTokenizer.from_text, {"text": "abc"}, text=NOT_TEXT)
@@ -455,7 +461,7 @@ BPE = BPETokenizer.train("low lower lowest", 259)
 SPECIAL = BPETokenizer((), special_tokens={"<|end|>": 256})
 refuses(BPETokenizer().add_merge, {"left": 97, "right": 98}, left=NOT_0, right=NOT_0)
 refuses(BPETokenizer.train, {"text": "low lower lowest", "vocab_size": 257}, pattern=NOT_TEXT,
-        text=[(None, "it should be a list"), (b"low", "it should be a list"), (5, "be a list"),
+        text=[(None, "it should be a list"), (b"low", "should be str or a list"), (5, "be a list"),
               ([b"low"], "a part of text=b'low' is bytes"), ([5], "a part of text=5 is int")],
         vocab_size=[*NOT_1, (255, "at least 256"), (9999, "is too large for this text")],
         special_tokens=[("<|end|>", "'<|end|>' is str, it should be a list"), (None, "should be a"),
@@ -488,6 +494,8 @@ refuses(exchange.from_ranks, {"ranks": RANKS, "pattern": BPE.pattern}, pattern=N
         special_tokens=[("<|end|>", "it should be Mapping"), (["<|end|>"], "it should be Mapping")])
 refuses(exchange.save_tiktoken, {"tokenizer": BPE, "path": "NEW_FILE"}, path=NO_NEW_FILE)
 refuses(exchange.load_tiktoken, {"path": "RANKS_FILE"}, path=NO_FILE, pattern=NOT_TEXT)
+refuses(exchange.find_tiktoken, {"seconds": 0.1}, name=NOT_TEXT,
+        seconds=[*NOT_FLOAT, (0.0, "above 0.0")])
 refuses(make_tokenizer, {"name": "char", "text": "abc"}, text=NOT_TEXT, vocab_size=NOT_1,
         name=[(None, "it should be str"), (["char"], "it should be str")])
 case("a tokenizer called bep", lambda: make_tokenizer("bep", "abc"), "'bep'", "did you mean 'bpe'")
@@ -604,6 +612,11 @@ refuses(TimeWeightViewer, {"models": MODELS}, models=NOT_MODELS)
 refuses(ContextViewer, {"models": MODELS, "text": "abc"}, models=NOT_MODELS, text=NOT_TEXT)
 refuses(MergeStepper, {"tokenizer": BPE, "sentence": "low"}, sentence=NOT_TEXT,
         tokenizer=[(TOKENIZER, "it should be BPETokenizer"), (None, "it should be BPETokenizer")])
+refuses(BigramRow, {"table": torch.ones(5, 5), "tokenizer": TOKENIZER, "text": "a"},
+        tokenizer=NOT_TOKENIZER, text=NOT_TEXT,
+        table=[([[1]], "it should be counts, (V, V), or a Bigram"),
+                (torch.ones(5, 4), "has the shape (5, 4), it should have the shape (V, V)"),
+                (torch.ones(4, 4), "the table has 4 rows and the tokenizer")])
 BOARD = {"model": MODEL, "train_ids": IDS, "val_ids": IDS, "block_size": 4, "config": TRAINING,
          "out_dir": "NEW_FILE", "tokenizer": TOKENIZER, "prompt": "a"}
 refuses(TrainingBoard, BOARD, model=NOT_TRAINABLE, train_ids=NOT_ROW, val_ids=NOT_ROW,
@@ -614,6 +627,211 @@ refuses(TrainingBoard, BOARD, model=NOT_TRAINABLE, train_ids=NOT_ROW, val_ids=NO
 refuses(attention_weights, {"model": MODEL, "idx": IDS[:4]}, model=NOT_MODEL, idx=NOT_ROW)
 case("attention_weights of a Bigram", lambda: attention_weights(Bigram(5), IDS[:4]), "attention")
 refuses(find_checkpoints, {"runs": "runs"}, runs=[(5, "5 is int, it should be str or Path")])
+
+
+# Tensors without numbers, and numbers that are not finite -----------------------------------------
+
+with torch.device("meta"):
+    META = GPT(CONFIG)
+ON_META = "is on the device 'meta'"
+case("train a model on meta", lambda: train(**RUN | {"model": META}), ON_META)
+case("evaluate a model on meta", lambda: evaluate(META, IDS, 4), ON_META)
+case("generate on meta", lambda: generate(META, IDS[None, :3], 2), ON_META)
+case("save a model on meta", lambda: save_checkpoint("a.safetensors", META), ON_META)
+case("load into a model on meta", lambda: load_weights("CHECKPOINT", META), ON_META)
+case("train on the device meta",
+     lambda: train(**RUN | {"config": TrainConfig(device="meta")}), "device='meta' is not avail")
+case("train frozen weights", lambda: train(**RUN | {"model": Bigram(5).requires_grad_(False)}),
+     "no parameter of the model can be trained")
+case("infinite counts", lambda: Bigram.from_counts(COUNTS * INF), "should have a finite sum")
+case("a huge smoothing", lambda: Bigram.from_counts(COUNTS, 1e39), "should have a finite sum")
+ON = "on the device 'meta', "
+META_IDS = torch.zeros(1, 3, dtype=torch.long, device="meta")
+case("ids on meta", lambda: MODEL(META_IDS), f"token ids are {ON}where tensors have no numbers")
+case("ids of a bigram on meta", lambda: Bigram(5)(META_IDS), f"token ids are {ON}where tensors")
+case("a prompt on meta", lambda: generate(MODEL, META_IDS, 2), f"idx is torch.int64 {ON}it should")
+case("decode on meta", lambda: TOKENIZER.decode(META_IDS[0]), "ids=tensor(")
+case("counts on meta", lambda: Bigram.from_counts(COUNTS.to("meta")), f"float32 {ON}it should")
+case("complex counts", lambda: Bigram.from_counts(COUNTS.to(torch.complex64)), "should hold real")
+case("document nan", lambda: document_mask(torch.tensor([[NAN, 0.0]])), "documents has nan")
+
+
+case("int8 of None", lambda: int8_copy(None), "model=None")
+
+
+# Caches -------------------------------------------------------------------------------------------
+
+ONE = torch.zeros(1, 3, dtype=torch.long)
+NOT_ITS_CACHE = "the cache is not one of this model"
+case("a cache of three texts", lambda: MODEL(ONE, MODEL.new_cache(3)), "made for 3 texts",
+     "gets 1: use new_cache(1)")
+case("a cache of another depth", lambda: MODEL(ONE, KVCache(5, 1, 8)), NOT_ITS_CACHE)
+case("a word as a cache", lambda: MODEL(ONE, "cache"), NOT_ITS_CACHE)
+case("the cache of a rolling GPT", lambda: MODEL(ONE, ROLLING.new_cache(1)), NOT_ITS_CACHE)
+case("the cache of a GPT", lambda: ROLLING(ONE, MODEL.new_cache(1)), NOT_ITS_CACHE)
+case("a rolling cache of two texts", lambda: ROLLING(ONE, ROLLING.new_cache(2)), "for 2 texts")
+case("a longer cache", lambda: MODEL(ONE, KVCache(1, 1, 99)), NOT_ITS_CACHE)
+case("the same row twice", lambda: filled_cache(2).set_rows([0, 0], filled_cache(2)),
+     "rows=[0, 0] should be different rows")
+case("no token", lambda: MODEL(ONE[:, :0]), "idx has the shape (1, 0)", "at least one token")
+case("losses of one token", lambda: token_losses(MODEL, ONE[:, :1]), "each row needs two tokens")
+case("losses of other ids", lambda: token_losses(MODEL, ONE + torch.tensor([0, 0, 99])), "to 99")
+case("a block in place of its class", lambda: GPT(CONFIG, block=Block(CONFIG)),
+     "block is a Block already, it should be the class")
+case("attention in place of its class",
+     lambda: Block(CONFIG, attention=CausalSelfAttention(CONFIG)), "attention is a CausalSelfAtt")
+case("a negative probability", lambda: pick(torch.tensor([[0.5, 0.6, -0.1]]), [0.9]), "negative")
+case("decay within the warm-up", lambda: TrainConfig(warmup=100, lr_decay=50),
+     "lr_decay=50 should be above warmup=100, or 0")
+case("a vocabulary of 64 bits", lambda: GPTConfig(vocab_size=2 ** 63), "should be below 2 ** 63")
+case("check_parameters of a list", lambda: gptlib.config.check_parameters([("a", 1)], a=int),
+     "should be a dict, such as globals()")
+case("an alphabet of bytes", lambda: CharTokenizer(b"abc"), "should be str or a list of str")
+case("a text of bytes", lambda: BPETokenizer.train(b"abc", 257), "should be str or a list of")
+case("truncate to booleans", lambda: filled_cache(2).truncate(torch.tensor([True, True])),
+     "should be an integer, or one for each of the 2 rows")
+LONG_TEXT = torch.zeros(1, 8, dtype=torch.long)
+for edit, found in {None: "NoneType", "short": "(1, 1, 7)"}.items():
+    case(f"edit returns {edit}", lambda edit=edit: ROLLING(
+        LONG_TEXT, edit=lambda context: edit and context[..., :-1]), "edit should return", found)
+
+
+# Batches of a function ----------------------------------------------------------------------------
+
+ROWS = torch.zeros(2, 4, dtype=torch.long)
+
+
+def train_on(*batches):
+    """Train on the given batches, the last one again and again."""
+    return train(**RUN | {"train_ids": lambda step: batches[min(step, len(batches) - 1)]})
+
+
+case("a batch of None", lambda: train_on(None), "the batch of step 1 should be a batch: a tuple")
+case("a batch of numpy", lambda: train_on((ROWS.numpy(), ROWS.numpy())), "should be Tensor")
+case("a batch of two shapes", lambda: train_on((ROWS, ROWS[:, 1:])), "x of the shape (2, 4)",
+     "y of the shape (2, 3)")
+case("a batch of int32 targets", lambda: train_on((ROWS, ROWS.int())), "use y.long()")
+case("a batch without rows", lambda: train(**RUN | {"val_ids": [(ROWS[0], ROWS[0])]}),
+     "val_ids[0] has x of the shape (4,)")
+case("a late batch with other ids",
+     lambda: train(**RUN | {"config": replace(TRAINING, max_steps=2), "train_ids": lambda step: (
+         ROWS, ROWS + 99 * step)}), "token ids run from 99 to 99, but the model knows 0 … 4")
+case("evaluate_batches(None)", lambda: evaluate_batches(MODEL, None), "batches=None")
+case("a batch that is a tensor", lambda: evaluate_batches(MODEL, [ROWS]), "should be a batch")
+
+
+class Pair(nn.Module):
+    """A model that returns its logits and one more value."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = Bigram(5)
+
+    def forward(self, idx):
+        return self.model(idx), None
+
+
+case("a model that returns a pair", lambda: train(**RUN | {"model": Pair()}),
+     "the model returned a tuple", "it should return a tensor of logits, (B, T, V)")
+for result in (None, torch.ones(2), "0.1", NAN):
+    case(f"extra_loss returns {result}", lambda result=result: train(**RUN | {
+        "extra_loss": lambda model: result}), "the result of extra_loss", "should be ")
+case("optimizer returns None", lambda: train(**RUN | {"optimizer": lambda model, config: None}),
+     "the result of the function optimizer", "it should be Optimizer")
+case("save an optimizer's name",
+     lambda: save_checkpoint("a.safetensors", MODEL, optimizer="adam"), "optimizer='adam' is str")
+
+
+def narrow_optimizer():
+    """Return the optimizer of a model with as many parameters as MODEL, in other shapes."""
+    return make_optimizer(GPT(replace(CONFIG, n_embd=16)), TRAINING)
+
+
+def save_with_state():
+    model = GPT(CONFIG)
+    optimizer = make_optimizer(model, TRAINING)
+    model(ONE).sum().backward()
+    optimizer.step()
+    save_checkpoint("state.safetensors", model, optimizer=optimizer, step=1)
+
+
+case("the state of another optimizer",
+     lambda: (save_with_state(), load_optimizer("state.safetensors", narrow_optimizer())),
+     "holds the optimizer of another model")
+
+
+# Speculative decoding, plans, results -------------------------------------------------------------
+
+refuses(generate_speculative, {"model": MODEL, "draft": Bigram(5), "idx": ONE, "max_new_tokens": 2},
+        model=NOT_MODEL, draft=NOT_MODEL, idx=NOT_ROWS, max_new_tokens=NOT_0, n_draft=NOT_0,
+        seed=MAYBE_0)
+PLAN = {"config": CONFIG, "train_config": TRAINING, "train_tokens": 100, "val_tokens": 10}
+refuses(plan_run, PLAN, config=NOT_CONFIG, train_config=NOT_TRAINING, train_tokens=NOT_1,
+        val_tokens=NOT_0, text=NOT_TEXT, speed=[(0.5, "it should be Speed")])
+refuses(calibrate, {"config": CONFIG, "train_config": TRAINING, "train_ids": IDS, "val_ids": IDS,
+                    "steps": 1}, steps=[*NOT_INT, (0, "at least 1")], train_ids=NOT_ROW)
+case("a result with an array", lambda: save_result(**RESULT, seeds=np.array([1])), "JSON")
+case("a result with '5' tokens", lambda: save_result(**RESULT, val_tokens="5"), "val_tokens='5'")
+case("a result in a file", lambda: save_result(**RESULT | {"out_dir": "RANKS_FILE"}),
+     "RANKS_FILE", "cannot be written (")
+case("a result with a long name", lambda: save_result(**RESULT | {"model": "m" * 300}),
+     "cannot be written (File name too long)")
+case("a table with words", lambda: leaderboard([dict.fromkeys(TABLE_ROW, "a")]), "parameters='a'")
+case("a hash of no file", lambda: code_hash("no_file"), "'no_file' is no file of gptlib")
+case("a short text of the courier", lambda: courier.courier_losses(READER, COURIER, LETTER[:, :5]),
+     "a text of this courier has 32 tokens, not the 5 tokens of x")
+case("a short batch of the courier", lambda: courier.courier_batch(COURIER, LETTER[:, :5]),
+     "not the 5 tokens of x")
+case("kinds of a short text", lambda: courier.answer_kinds(COURIER, LETTER[:, :5]), "5 tokens of x")
+case("losses in words",
+     lambda: plot_loss(axes(), [{"step": 0, "train_loss": "a", "val_loss": "b"}], 65),
+     "history[0]['train_loss']='a' should be a number")
+case("too few labels of columns", lambda: plot_matrix(**MATRIX | {"column_labels": ["b"]}),
+     "the labels of one side are 1")
+case("a probability of nan", lambda: plot_distribution(**BARS | {"probabilities": [NAN, 0.5]}),
+     "neither nan nor infinite")
+case("a picture of 9 km", lambda: new_figure(width=360_000.0), "should be at most 100 inches")
+case("a list of drawings", lambda: show_drawing(["attention_head"]), "name=['attention_head']")
+case("from_tiktoken(name)", lambda: exchange.from_tiktoken("gpt2"), "should be a tiktoken.Encoding")
+case("a row of tokens without a dimension", lambda: split(torch.tensor(5)), "has the shape ()")
+case("ids of a token for the tensor", lambda: BPETokenizer(special_tokens={"<a>": 2 ** 70}),
+     "must be below 2 ** 63")
+case("a special token that is no unicode", lambda: BPETokenizer(special_tokens={"\ud800": 256}),
+     "half a surrogate pair")
+case("a huge alphabet", lambda: LowercaseTokenizer(10 ** 12), "should be at most 1000000")
+case("a prompt of None", lambda: default_prompt(None), "should be a tokenizer")
+case("unknown_share of 5", lambda: unknown_share(LOWERCASE, 5), "text=5 is int")
+case("simple pattern", lambda: simple.train("low", 1, pattern="("), "is not a regular expression")
+case("simple surrogate", lambda: simple.encode("\ud800", MERGES), "half a surrogate pair")
+for merges in ({(97, 98): 5}, {(300, 301): 256}, {(97, 98, 99): 256}):
+    case(f"simple merges {merges}", lambda merges=merges: simple.decode([97], merges),
+         "merges has", "and then 256")
+
+
+# Names of files and folders -----------------------------------------------------------------------
+
+READERS = {"load_tokenizer": load_tokenizer, "BPETokenizer.load": BPETokenizer.load,
+           "load_tiktoken": exchange.load_tiktoken, "load_model": load_model,
+           "read_header": read_header}
+for name, read in READERS.items():
+    case(f"{name} with a long name", lambda read=read: read("x" * 5000), "xxx")
+    case(f"{name} with a zero", lambda read=read: read("a\0b"), "a character that no path may")
+    case(f"{name} with half a pair", lambda read=read: read("\ud800"), "a character that no path")
+    case(f"{name} with a ~", lambda read=read: read("~/x"), "'~/x' begins with ~", "write '")
+WRITERS = {
+    "save_tokenizer": lambda path: save_tokenizer(TOKENIZER, path), "save": BPE.save,
+    "save_tiktoken": lambda path: exchange.save_tiktoken(BPE, path),
+    "save_checkpoint": lambda path: save_checkpoint(f"{path}.safetensors", MODEL),
+    "train": lambda path: train(**RUN | {"out_dir": path}),
+    "save_result": lambda path: save_result(**RESULT | {"out_dir": path}),
+}
+for name, write in WRITERS.items():
+    case(f"{name} with a zero", lambda write=write: write("a\0b"), "a character that no path may")
+    case(f"{name} with a ~", lambda write=write: write("~/x"), "begins with ~", "write '")
+for name in ("save_tokenizer", "save", "save_tiktoken"):
+    case(f"{name} with a long name", lambda write=WRITERS[name]: write("x" * 300),
+         "could not be written (File name too long)")
+    case(f"{name} to a device", lambda write=WRITERS[name]: write("/dev/null"), "be a file in an")
 
 
 # Good neighbours ----------------------------------------------------------------------------------
@@ -636,6 +854,9 @@ good("several texts", lambda: BPETokenizer.train(["low lower", "lowest"], 257))
 good("all special tokens", lambda: SPECIAL.encode("<|end|>", "all"))
 good("a batch as a list", lambda: evaluate_batches(MODEL, [[IDS[None, :4], IDS[None, 1:5]]]))
 good("no seed", lambda: generate(MODEL, IDS[None, :3], 1, seed=None))
+good("an extra loss of a number", lambda: train(**RUN | {"extra_loss": lambda model: 0.5}))
+good("merges as lists", lambda: simple.merge([1, 2], [1, 2], 256) == [256] or 1 / 0)
+good("a single linear layer", lambda: int8_copy(nn.Linear(4, 4)).scale)
 good("an optimizer's class", lambda: train(**RUN | {
     "optimizer": lambda model, config: torch.optim.SGD(model.parameters(), lr=0.1)}))
 
@@ -675,6 +896,68 @@ def test_a_good_neighbour_is_accepted(call):
     result = call()
     if inspect.isgenerator(result):
         next(result)
+
+
+@pytest.mark.parametrize("call", [
+    lambda: Bigram(10 ** 7), lambda: count_bigrams(IDS, 10 ** 7),
+    lambda: count_bigrams(IDS, 2 ** 40),
+    lambda: get_batch(IDS, 4, 10 ** 13, 0, 0), lambda: GPT(GPTConfig(vocab_size=10 ** 12)),
+    lambda: GPT(GPTConfig(vocab_size=2 ** 62)), lambda: generate(ROLLING, IDS[None, :3], 10 ** 13),
+    lambda: list(stream_text(ROLLING, TOKENIZER, "abc", 10 ** 13)),
+], ids=["Bigram", "counts", "more counts", "batch", "GPT", "larger GPT", "generate", "stream"])
+def test_a_size_beyond_the_memory_is_refused_in_one_sentence(call):
+    with pytest.raises(MemoryError, match="the memory of this machine is too small for these arg"):
+        call()
+
+
+def test_a_full_disk_leaves_the_older_tokenizer(monkeypatch):
+    def refuse(number):
+        raise OSError(28, "No space left on device")
+
+    for save in (lambda path: save_tokenizer(TOKENIZER, path), BPE.save,
+                 lambda path: exchange.save_tiktoken(BPE, path)):
+        save("file")
+        before = Path("file").read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr("gptlib.checkpoint.os.fsync", refuse)
+            with pytest.raises(ValueError, match="No space left on device.*an older file there is"):
+                save("file")
+        assert Path("file").read_bytes() == before
+        Path("file").unlink()
+
+
+@pytest.mark.parametrize(("content", "fragment"), [
+    ("[" * 100_000, "describes no tokenizer of this library (RecursionError)"),
+    ('{"class": "CharTokenizer", "alphabet": "a\\ud800"}', "library: character"),
+    ('{"class": "LowercaseTokenizer", "vocab_size": 1e15}', "should be at most 1000000"),
+], ids=["deep", "surrogate", "huge"])
+def test_an_error_in_a_file_of_a_tokenizer_begins_with_its_name(content, fragment):
+    Path("bad.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match="^bad.json describes no tokenizer") as caught:
+        load_tokenizer("bad.json")
+    assert fragment in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_tokenizer():
+    Path("mark.json").write_text(json.dumps(TOKENIZER.to_dict()), encoding="utf-8-sig")
+    assert load_tokenizer("mark.json").alphabet == TOKENIZER.alphabet
+
+
+def test_a_line_that_is_no_rank_is_named():
+    Path("half").write_bytes(b"YQ== 0\nYg=")
+    with pytest.raises(ValueError, match="half is not a file of ranks: line 2 is b'Yg='"):
+        exchange.load_tiktoken("half")
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("a", json.dumps(dict.fromkeys(TABLE_ROW, "a"))), ("b", "["), ("c", "[" * 100_000), ("d", None),
+])
+def test_a_result_that_cannot_be_read_is_named(name, content):
+    path = Path(f"runs/chapter/result-{name}.json")
+    path.parent.mkdir(parents=True)
+    path.mkdir() if content is None else path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"result-{name}.json holds no result of a chapter"):
+        read_results("runs")
 
 
 def test_there_are_at_least_300_different_bad_values():

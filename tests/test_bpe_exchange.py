@@ -3,6 +3,7 @@
 import base64
 import os
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from gptlib.bpe import (
     GPT2_PATTERN,
     GPT4_PATTERN,
     BPETokenizer,
+    find_tiktoken,
     from_tiktoken,
     load_tiktoken,
     save_tiktoken,
@@ -225,3 +227,25 @@ def test_gpt4_tokenizer_is_recovered(cl100k):
             expected = cl100k.encode(text, allowed_special=allowed, disallowed_special=())
             assert ids == expected
             assert tokenizer.decode(ids) == text
+
+
+def test_tiktokens_encoding_is_found(cl100k):
+    assert find_tiktoken("cl100k_base") is cl100k
+
+
+def test_an_encoding_that_is_not_available_gives_none_and_a_printed_reason(monkeypatch, capsys):
+    def no_network(name):
+        raise ConnectionError
+
+    monkeypatch.setattr(tiktoken, "get_encoding", no_network)
+    assert find_tiktoken("cl100k_base") is None
+    expected = "tiktoken's vocabulary cl100k_base is not available (ConnectionError)\n"
+    assert capsys.readouterr().out == expected
+
+
+def test_a_download_that_does_not_end_is_not_waited_for(monkeypatch, capsys):
+    end_of_test = threading.Event()
+    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: end_of_test.wait())
+    assert find_tiktoken(seconds=0.05) is None
+    assert "(no answer within 0.05 seconds)" in capsys.readouterr().out
+    end_of_test.set()

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import answers_attention
@@ -74,6 +75,12 @@ def python(program):
     return mask(body, "import subprocess, sys")
 
 
+def names_in(code):
+    """Return the names that a function uses, also inside of its comprehensions."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return set(code.co_names).union(*map(names_in, inner))
+
+
 def wrong_answers():
     """Yield notebooks with one wrong answer each, taken from the tests of the exercises.
 
@@ -81,7 +88,7 @@ def wrong_answers():
     """
     helpers = set(vars(answers_attention)) - {"F", "math", "torch"}
     alone = [answer.values for answer in answers_attention.WRONG
-             if not helpers & set(answer.values[1].__code__.co_names)]
+             if not helpers & names_in(answer.values[1].__code__)]
     for n, (exercise, function, words) in enumerate(alone[::3]):
         source = re.sub(r"^@.*\n", "", inspect.getsource(function), flags=re.MULTILINE)
         source = re.sub(rf"\bdef {function.__name__}\(", f"def {exercise}(", source)
@@ -574,6 +581,24 @@ def test_table_that_cannot_be_written_is_an_error_before_the_grading(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
         next(grade.write_csv(grades(), tmp_path / "file" / "grades.csv"))
+
+
+@pytest.mark.parametrize("name", ["submissions/alice.ipynb", "notes.txt"])
+def test_a_file_that_is_no_table_is_not_overwritten(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    Path("submissions").mkdir()
+    Path("submissions/alice.ipynb").write_text("{}", encoding="utf-8")
+    Path(name).write_text("{}", encoding="utf-8")
+    assert main(["grade", "submissions", "--out", name]) == 1
+    assert f"--out '{name}' is a file that is no table of grades" in capsys.readouterr().err
+    assert Path(name).read_text(encoding="utf-8") == "{}"
+
+
+def test_an_earlier_table_is_replaced(tmp_path):
+    (tmp_path / "alice.ipynb").write_text("{}", encoding="utf-8")
+    for _ in range(2):
+        assert main(["grade", str(tmp_path), "--out", str(tmp_path / "grades.csv")]) == 0
+    assert (tmp_path / "grades.csv").read_text(encoding="utf-8-sig").count("alice") == 1
 
 
 def test_row_is_written_before_the_next_notebook_is_graded(tmp_path):

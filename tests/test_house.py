@@ -22,10 +22,13 @@ HOUSE = """
     variants.modern variants.quantize variants.build
 
     corpora.theatre corpora.text corpora.__init__ corpora.floor corpora.courier
+    corpora.courier_text
+
+    trained
 
     plan
 
-    classroom.__init__ classroom.leaderboard
+    classroom.__init__ classroom.leaderboard classroom.measured
     classroom.exercises.__init__ classroom.exercises._comparing classroom.exercises._checking
     classroom.exercises.bigram classroom.exercises.attention classroom.exercises.decoder_block
     classroom.exercises.full_gpt classroom.exercises.bpe classroom.exercises.time_weighting
@@ -33,6 +36,7 @@ HOUSE = """
     classroom.notebook_source classroom.grading_process classroom.grade
 
     widgets.panel widgets.board widgets.explorer widgets.merges widgets.sampler widgets.viewers
+    widgets.bigram_row widgets.tokenizers widgets.courier_fact widgets.distance_weights
     widgets.__init__
 
     options __init__ __main__
@@ -41,7 +45,7 @@ CORE = ["checks", "config", "tokenizer", "data", "bigram", "attention", "block",
         "kv_cache", "generate", "speculative", "checkpoint", "resume", "run_folder", "run",
         "train"]
 # The top-level packages and files that the core must not need.
-LATER = {"bpe", "optimizers", "variants", "corpora", "classroom", "widgets", "plan"}
+LATER = {"bpe", "optimizers", "variants", "corpora", "classroom", "widgets", "plan", "trained"}
 FILE_COLUMNS, CELL_COLUMNS = 100, 88
 
 

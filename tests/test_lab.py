@@ -306,3 +306,14 @@ def test_make_lab_opens_a_copy():
                         "\t.venv/bin/jupyter lab my_notebooks/01_bigram.ipynb\n")
     cleaned = re.search(r"^clean:.*", makefile, re.MULTILINE)[0]
     assert "my_notebooks" not in cleaned
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"oneword\n\n", b"a b c\n"],
+                         ids=["bytes", "words", "other"])
+def test_a_list_of_versions_that_is_damaged_loses_no_work(course, content):
+    course.start()
+    course.change("a", text_of("my work"))
+    (course.copies / lab.LIST).write_bytes(content)
+    sentences = course.start()
+    assert course.sources() == {"a": "my work", "b": "version = 1"}
+    assert any("has your changes, so it was kept" in sentence for sentence in sentences)

@@ -1,4 +1,4 @@
-"""Committed measurements are complete, and README's numbers follow from them.
+"""Committed measurements are complete, and the numbers of docs/results.md follow from them.
 
 conftest.py names the measurements that are out of date.
 """
@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gptlib.classroom.measured import GROUPS, Measurement, finding
 from gptlib.config import TrainConfig
 from gptlib.variants.config import VariantConfig
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS_PAGE = (ROOT / "docs/results.md").read_text(encoding="utf-8")
 
 
 def read(name):
@@ -27,7 +28,7 @@ RESULTS = {path.stem: read(path.stem) for path in sorted((ROOT / "benchmarks").g
 
 
 def mean_and_std(values, digits=3, sign="+"):
-    """Return mean and standard deviation as README writes them."""
+    """Return mean and standard deviation as the page of results writes them."""
     mean, std = np.mean(values), np.std(values, ddof=1)
     return f"{mean:{sign}.{digits}f} ± {std:.{digits}f}".replace("-", "−")
 
@@ -81,24 +82,36 @@ def losses(attention, position="learned", token_shift=False, steps=2000):
     return np.array([run["curve"][-1]["val_loss"] for run in runs])
 
 
-def plain_losses_at_equal_time(attention):
-    """Return the losses of plain attention after the CPU time that 2,000 steps of the arm take.
+def cost_ratios(attention):
+    """Return the cost of a step relative to plain attention, for each of the four groups."""
+    cost = {(row["attention"], row["position"], row["token_shift"]): row["ms_per_step"]
+            for row in WEIGHTING["cost"]}
+    return np.array([cost[attention, position, shift] / cost["plain", position, shift]
+                     for position in ("learned", "none") for shift in (False, True)])
 
-    They are interpolated on a logarithmic scale between 2,000 and 3,000 steps.
+
+def at_equal_time(attention, position="learned", token_shift=False, cost_error=0.0):
+    """Return an arm's losses minus those of plain attention after the CPU time of the arm.
+
+    The losses of plain attention are interpolated on a logarithmic scale between 2,000 and 3,000
+    steps. The cost ratio is pooled over the groups.
     """
-    cost = {row["attention"]: row["ms_per_step"] for row in WEIGHTING["cost"]
-            if row["position"] == "learned" and not row["token_shift"]}
-    share = np.log(cost[attention] / cost["plain"]) / np.log(1.5)
-    return losses("plain") + share * (losses("plain", steps=3000) - losses("plain"))
+    ratio = cost_ratios(attention).mean() * (1 + cost_error)
+    share = np.log(ratio) / np.log(1.5)
+    short = losses("plain", position, token_shift)
+    long = losses("plain", position, token_shift, steps=3000)
+    return losses(attention, position, token_shift) - (short + share * (long - short))
 
 
 WEIGHTING_DIFFERENCES = {
     "time-weighted": losses("time_weighted") - losses("plain"),
     "Toeplitz": losses("toeplitz") - losses("plain"),
     "relative bias": losses("relative_bias") - losses("plain"),
-    "time-weighted, at equal time":
-        losses("time_weighted") - plain_losses_at_equal_time("time_weighted"),
-    "Toeplitz, at equal time": losses("toeplitz") - plain_losses_at_equal_time("toeplitz"),
+    "time-weighted, at equal time": at_equal_time("time_weighted"),
+    "Toeplitz, at equal time": at_equal_time("toeplitz"),
+    "time-weighted, at equal time, 10 % cheaper": at_equal_time("time_weighted", cost_error=-0.1),
+    "Toeplitz, at equal time, 10 % cheaper": at_equal_time("toeplitz", cost_error=-0.1),
+    "Toeplitz against relative bias": losses("toeplitz") - losses("relative_bias"),
     "token shift": losses("plain", token_shift=True) - losses("plain"),
     "time-weighted and token shift":
         losses("time_weighted", token_shift=True) - losses("plain"),
@@ -113,51 +126,129 @@ WEIGHTING_DIFFERENCES = {
 
 
 @pytest.mark.parametrize("difference", WEIGHTING_DIFFERENCES.values(), ids=WEIGHTING_DIFFERENCES)
-def test_readme_states_the_measured_difference_by_time_weighting(difference):
-    assert mean_and_std(difference) in README
+def test_the_page_of_results_states_the_measured_difference_by_time_weighting(difference):
+    assert mean_and_std(difference) in RESULTS_PAGE
+
+
+@pytest.mark.parametrize("attention", ["time_weighted", "toeplitz"])
+def test_the_page_of_results_states_the_pooled_cost_ratio_with_its_spread(attention):
+    assert mean_and_std(cost_ratios(attention), digits=2, sign="") in RESULTS_PAGE
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("attention", ["time_weighted", "toeplitz", "relative_bias"])
+def test_chapter_6_compares_at_equal_time_as_these_tests_do(attention, group):
+    measured = Measurement(ROOT / "benchmarks/time_weighting.json")
+    for cost_error in (-0.1, 0.0, 0.1):
+        np.testing.assert_allclose(
+            measured.at_equal_time(attention, *group, cost_error=cost_error),
+            at_equal_time(attention, *group, cost_error=cost_error))
+
+
+def test_excess_by_kind_has_a_row_for_each_seed():
+    kinds, excess = Measurement().excess_by_kind("toeplitz", "none")
+    assert kinds[-1] == "fact" and excess.shape == (3, len(kinds))
+
+
+def test_an_arm_that_was_not_measured_is_named():
+    with pytest.raises(ValueError, match="no run with .*'steps': 7"):
+        Measurement().runs("plain", steps=7)
+
+
+@pytest.mark.parametrize(("differences", "expected"), [
+    ([0.3, 0.2, 0.25], "higher"),
+    ([-0.3, -0.2, -0.25], "lower"),
+    ([-0.3, 0.2, -0.25], "no clear difference"),
+    ([0.0, 0.0, 0.0], "no clear difference"),
+])
+def test_a_difference_is_clear_beyond_two_standard_deviations(differences, expected):
+    assert finding(np.array(differences)) == expected
 
 
 # Context rolling ----------------------------------------------------------------------------------
 
 
+def rolling_runs(corpus, arm):
+    return [run for run in ROLLING["text"]["runs"] if (run["corpus"], run["arm"]) == (corpus, arm)]
+
+
+def losses_after_a_window(corpus, arm):
+    """Return the mean loss of a memory in all windows but the first of each text, by seed."""
+    return np.array([np.mean(run["by_context"]["real"]) for run in rolling_runs(corpus, arm)])
+
+
 def gains(corpus, arm):
     """Return by how many nats per character a memory lowers the loss, by seed."""
-    def mean_losses(name):
-        runs = [run for run in ROLLING["text"]["runs"]
-                if (run["corpus"], run["arm"]) == (corpus, name)]
-        return np.array([np.mean(run["by_context"]["real"]) for run in runs])
-
-    return mean_losses("no memory") - mean_losses(arm)
+    return losses_after_a_window(corpus, "no memory") - losses_after_a_window(corpus, arm)
 
 
-def worth_in_real_tokens(corpus, arm):
-    """Return how many real characters before the window lower the loss as much as the memory does.
+def losses_with_real_characters(corpus):
+    """Return the loss of plain attention for each number of real characters before the window."""
+    runs = [run["by_real_tokens"] for run in rolling_runs(corpus, "attention over 64")]
+    losses = [[np.mean(by_position) for by_position in run.values()] for run in runs]
+    return [float(number) for number in runs[0]], np.mean(losses, axis=0)
+
+
+def worth_in_real_characters(corpus, arm):
+    """Return how many real characters before the window gain as much as a memory, by seed.
 
     The gains of real characters are interpolated between the measured numbers of characters.
     """
-    runs = [run["by_real_tokens"] for run in ROLLING["text"]["runs"]
-            if run["corpus"] == corpus and "by_real_tokens" in run]
-    numbers = [float(number) for number in runs[0]]
-    losses = np.mean([[np.mean(by_position) for by_position in run.values()] for run in runs],
-                     axis=0)
-    return np.interp(gains(corpus, arm).mean(), losses[0] - losses, numbers)
+    numbers, losses = losses_with_real_characters(corpus)
+    return np.interp(gains(corpus, arm), losses[0] - losses, numbers)
+
+
+def learned(arm):
+    """Return in how many seeds the courier was learned, as the page of results writes it.
+
+    It is learned if the loss of answers about the window before is below half of ln 8.
+    """
+    scores = [run["scores"]["one back"] for run in ROLLING["courier"]["runs"] if run["arm"] == arm]
+    return f"{sum(score < np.log(8) / 2 for score in scores)} of {len(scores)}"
 
 
 @pytest.mark.parametrize("arm", ["mean", "memory token"])
-def test_readme_states_the_measured_gain_by_a_memory(arm):
-    assert mean_and_std(gains("tinyshakespeare", arm), sign="") in README
+def test_the_page_of_results_states_the_measured_gain_by_a_memory(arm):
+    assert mean_and_std(gains("tinyshakespeare", arm), sign="") in RESULTS_PAGE
 
 
-@pytest.mark.parametrize("corpus", ["tinyshakespeare", "theatre"])
-def test_readme_states_how_many_real_tokens_a_memory_is_worth(corpus):
-    mean, token = (worth_in_real_tokens(corpus, arm) for arm in ("mean", "memory token"))
-    assert f"{mean:.1f} and {token:.1f}" in README
+@pytest.mark.parametrize("arm", ["mean", "memory token"])
+def test_the_page_of_results_states_the_range_over_seeds_of_the_worth_of_a_memory(arm):
+    worth = worth_in_real_characters("theatre", arm)
+    assert f"it is worth {min(worth):.1f} to {max(worth):.1f} real characters" in RESULTS_PAGE
 
 
-@pytest.mark.parametrize("arm", ["mean", "mean, detached", "memory token"])
-def test_readme_states_the_measured_losses_on_the_courier(arm):
-    scores = [run["scores"]["one back"] for run in ROLLING["courier"]["runs"] if run["arm"] == arm]
-    assert mean_and_std(scores, digits=2, sign="") in README
+def test_a_worth_is_stated_only_where_real_characters_beat_no_memory():
+    for corpus, is_stated in (("theatre", True), ("tinyshakespeare", False)):
+        _, losses = losses_with_real_characters(corpus)
+        no_memory = losses_after_a_window(corpus, "no memory").mean()
+        assert (losses[-1] < no_memory) == is_stated
+    sentence = f"({losses[-1]:.3f}) is worse there than rolling without a memory ({no_memory:.3f})"
+    assert sentence in RESULTS_PAGE
+
+
+def test_the_page_of_results_states_the_size_of_the_models_that_were_measured():
+    text = ROLLING["text"]
+    assert text["window"] * text["windows"] == 256 and text["window"] == 32
+    n_read = text["training"]["max_steps"] * text["training"]["batch_size"] * 256
+    assert "256 out of 32" in RESULTS_PAGE
+    assert f"{n_read / 1e6:.1f} million characters" in RESULTS_PAGE
+
+
+@pytest.mark.parametrize("arm", ["memory token", "attention over 64", "attention over 256"])
+def test_the_page_of_results_states_the_measured_losses_on_the_whole_split(arm):
+    losses = [run["val_loss"] for run in rolling_runs("tinyshakespeare", arm)]
+    assert mean_and_std(losses, sign="") in RESULTS_PAGE
+
+
+@pytest.mark.parametrize("arm, sentence", [
+    ("mean, detached", "{} seeds without this gradient"),
+    ("mean", "{} seeds with it"),
+    ("memory token", "a memory token in {}"),
+    ("mean, GPT-2's initial weights", "GPT-2's initial weights in {}"),
+])
+def test_the_page_of_results_states_in_how_many_seeds_the_courier_was_learned(arm, sentence):
+    assert sentence.format(learned(arm)) in RESULTS_PAGE
 
 
 # The Little Theatre -------------------------------------------------------------------------------
@@ -175,7 +266,7 @@ def test_the_gate_of_the_theatre_is_passed_with_every_seed(level):
 
 
 @each_level
-def test_readme_states_the_measured_gap_above_the_floor(level):
+def test_the_page_of_results_states_the_measured_gap_above_the_floor(level):
     gaps = [run["gap_per_character"] for run in level["runs"]]
     assert level["mean"] == pytest.approx(statistics.mean(gaps))
-    assert mean_and_std(gaps, 4, "") in README
+    assert mean_and_std(gaps, 4, "") in RESULTS_PAGE

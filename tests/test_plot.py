@@ -113,12 +113,13 @@ def test_every_token_is_visible_on_an_axis(token, expected):
 # plot_gap
 
 
-def test_a_gap_plot_has_a_bar_from_zero_for_each_model_and_kind():
+def test_a_gap_plot_has_a_dot_for_each_model_and_kind():
     _, axes = new_figure()
     gaps = {"bigram": {"choice": 40.0, "fact": 9.0}, "GPT": {"choice": 1.0, "rhyme": -0.1}}
     plot_gap(axes, gaps)
-    bars = [[(bar.get_x(), bar.get_width()) for bar in group] for group in axes.containers]
-    assert bars == [[(0, 40.0), (0, 9.0), (0, 0.0)], [(0, 1.0), (0, 0.0), (0, -0.1)]]
+    dots = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"]
+    assert dots == [[40.0, 9.0, 0.0], [1.0, 0.0, -0.1]]
+    assert axes.get_xlim()[0] < -0.1 and axes.get_xlim()[1] > 40
     assert texts(axes.get_yticklabels()) == ["choice", "fact", "rhyme"]
     legend = axes.get_legend().get_texts()
     assert texts(legend) == ["bigram: 49.0 in all", "GPT: 0.9 in all"]

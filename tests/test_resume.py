@@ -193,6 +193,30 @@ def test_a_checkpoint_that_cannot_be_read_counts_as_a_run(tmp_path, name):
     assert (tmp_path / "earlier/1" / name).read_bytes() == b"torn"
 
 
+@pytest.mark.parametrize(("name", "content"), [
+    ("metrics.jsonl", '{"my": "measurements"}\n'), ("metrics.jsonl", '{"step": 4}\n'),
+    ("best.json", '{"my": "file"}'), ("last.json", "my notes"),
+])
+def test_a_file_of_another_program_or_of_an_older_run_is_not_overwritten(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match="already holds a run, which is not overwritten"):
+        run(tmp_path, resume="never")
+    with pytest.raises(CheckpointError, match="holds a run without last.safetensors"):
+        run(tmp_path, resume="auto")
+    assert (tmp_path / name).read_text() == content
+    run(tmp_path, resume="restart")
+    assert (tmp_path / "earlier/1" / name).read_text() == content
+
+
+def test_a_run_without_its_last_checkpoint_is_not_begun_again(tmp_path):
+    run(tmp_path)
+    (tmp_path / "last.safetensors").unlink()
+    files = read_files(tmp_path)
+    with pytest.raises(CheckpointError, match="without last.safetensors, which is needed"):
+        run(tmp_path, resume="auto")
+    assert read_files(tmp_path) == files
+
+
 def test_a_second_run_in_the_same_folder_is_refused_while_the_first_one_runs(tmp_path):
     def start_second_run(row):
         for resume in ("never", "auto", "restart"):

@@ -254,6 +254,21 @@ def kill_while_seed_4_is_open(path):
     process.communicate()
 
 
+@pytest.mark.parametrize(("recorded", "result"), [
+    ("[]", "{}"), ("5", "{}"), ("{}", "{}"), ('{"parameters": {"seed": 1}}', "{}"),
+    ('{"parameters": {"seed": 1}, "status": "finished"}', '{"model": "bi'),
+    ('{"parameters": {"seed": 1}, "status": "finished"}', "[]"),
+])
+def test_a_run_with_a_damaged_record_or_result_is_not_finished(tmp_path, recorded, result):
+    (tmp_path / "sweep.json").write_text(recorded, encoding="utf-8")
+    (tmp_path / "result-bigram.json").write_text(result, encoding="utf-8")
+    run = sweep.Run("seed=1", tmp_path / "tiny.ipynb", tmp_path, {"seed": 1}, {"seed": 1})
+    assert sweep.status(run) == ""
+    (tmp_path / "sweep.json").write_text('{"parameters": {"seed": 1}, "status": "finished"}')
+    (tmp_path / "result-bigram.json").write_text("{}", encoding="utf-8")
+    assert sweep.status(run) == "finished"
+
+
 # Grids --------------------------------------------------------------------------------------------
 
 

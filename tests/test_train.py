@@ -381,7 +381,8 @@ def test_the_best_evaluation_is_the_first_with_the_lowest_validation_loss():
 
 def test_metrics_have_one_line_for_each_evaluation(gpt, tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text("of an earlier run\n", encoding="utf-8")
+    # What a run left that was killed before its first step.
+    path.write_text('{"step": 0}\n', encoding="utf-8")
     history = run(gpt(), out_dir=tmp_path).history
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == history

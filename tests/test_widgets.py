@@ -18,8 +18,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gptlib import Bigram, BPETokenizer, CharTokenizer, TrainConfig, generate_text, save_checkpoint
+from gptlib import (
+    Bigram,
+    BPETokenizer,
+    CharTokenizer,
+    TrainConfig,
+    count_bigrams,
+    generate_text,
+    save_checkpoint,
+)
 from gptlib.checkpoint import read_header
+from gptlib.corpora.courier import Courier
+from gptlib.corpora.courier_text import CourierTokenizer
 from gptlib.generate import next_token_probabilities
 from gptlib.train import train
 from gptlib.variants.build import make_model
@@ -27,16 +37,22 @@ from gptlib.variants.config import VariantConfig
 from gptlib.variants.time_weighting import toeplitz
 from gptlib.widgets import (
     AttentionExplorer,
+    BigramRow,
     ContextViewer,
+    CourierFact,
+    DistanceWeights,
     MergeStepper,
     Sampler,
     TimeWeightViewer,
+    TokenizerComparison,
     TrainingBoard,
     attention_weights,
     find_checkpoints,
     panel,
 )
+from gptlib.widgets.bigram_row import row_probabilities
 from gptlib.widgets.board import IN_USE
+from gptlib.widgets.distance_weights import ALL_HEADS, BY_HAND, LEARNED, THIS_LAYER
 from gptlib.widgets.merges import readable
 from gptlib.widgets.panel import axis_labels, encode, table_html, token_boxes, token_labels
 from gptlib.widgets.sampler import pieces_before, stream_pieces
@@ -45,6 +61,7 @@ from gptlib.widgets.sampler import pieces_before, stream_pieces
 ALPHABET = " \nabcdefgh"
 TOKENIZER = CharTokenizer(ALPHABET)
 BPE = BPETokenizer.train("low lower lowest newer wider " * 5, vocab_size=264)
+COUNTS = count_bigrams(torch.tensor(TOKENIZER.encode("abc abd abe\ncab bad")), 10)
 PLAYGROUND = Path(__file__).parents[1] / "notebooks/playground.ipynb"
 
 
@@ -111,7 +128,23 @@ def all_widgets(models, sampler, board, tiny, rolling):
         MergeStepper(BPE, "lowest"),
         TimeWeightViewer({"toeplitz": (toeplitz_model, TOKENIZER)}),
         ContextViewer(rolling, "abc abc abc"),
+        BigramRow(COUNTS, TOKENIZER, "a"),
+        TokenizerComparison({"ours": BPE, "GPT-4": None}, "lowest"),
+        DistanceWeights({"toeplitz": (toeplitz_model, TOKENIZER)}, "abc abc"),
+        CourierFact(courier_models()),
     ]
+
+
+def courier_models(**options):
+    """Return the models of a CourierFact: one RollingGPT with large weights."""
+    courier = Courier()
+    options = {"memory": "mean", "window": courier.window} | options
+    torch.manual_seed(0)
+    model = make_model(VariantConfig(
+        vocab_size=courier.vocab_size, block_size=32, n_layer=1, n_head=2, n_embd=12, **options))
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    return {"courier": (model.eval(), CourierTokenizer(courier))}
 
 
 def controls(widget):
@@ -154,7 +187,8 @@ def test_every_control_has_a_name_and_reports_only_final_values(all_widgets):
             is_slider = isinstance(control, (W.IntSlider, W.FloatSlider))
             assert control.description or is_slider, (widget, control)
             if hasattr(control, "continuous_update"):
-                assert control.continuous_update is False, control
+                # Only the field for a letter follows each key.
+                assert control.continuous_update is (control.description == "Type a letter")
 
 
 def test_every_text_field_keeps_line_ends(all_widgets):
@@ -162,7 +196,7 @@ def test_every_text_field_keeps_line_ends(all_widgets):
     found = [control for widget in all_widgets for control in controls(widget)]
     assert not [control for control in found if isinstance(control, W.Text)]
     names = {control.description for control in found if isinstance(control, W.Textarea)}
-    assert names == {"Prompt", "Stop before", "Text", "Sentence"}
+    assert names == {"Prompt", "Stop before", "Text", "Sentence", "Type a letter"}
 
 
 def test_every_slider_is_linked_to_a_field_with_a_name(sampler):
@@ -202,7 +236,7 @@ def test_the_playground_is_saved_with_static_html_and_a_picture_of_each_widget()
     pages = [output.data.get("text/html", "") for output in outputs]
     for name in (
         "TrainingBoard", "Sampler", "AttentionExplorer", "MergeStepper", "TimeWeightViewer",
-        "ContextViewer",
+        "ContextViewer", "BigramRow", "TokenizerComparison", "DistanceWeights", "CourierFact",
     ):
         (i,) = [i for i, page in enumerate(pages) if f"<em>{name}: run this page" in page]
         assert "⚠" not in pages[i]
@@ -1045,6 +1079,352 @@ def test_a_model_without_windows_is_reported_in_the_context_viewer(models, tiny)
     for viewed in (models, {"variant": (variant, TOKENIZER)}):
         message = error_message(ContextViewer(viewed, "abc"))
         assert "passes no context from window to window" in message
+
+
+# A row of the bigram table ------------------------------------------------------------------------
+
+
+def bars_of(figure, panel=0):
+    """Return the heights of the filled bars of an axes, and those of the frames."""
+    bars = figure.axes[panel].patches
+    return ([float(bar.get_height()) for bar in bars if bar.get_fill()],
+            [float(bar.get_height()) for bar in bars if not bar.get_fill()])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 1.0, 100.0])
+def test_a_row_is_that_of_the_bigram_model(smoothing):
+    widget = BigramRow(COUNTS, TOKENIZER)
+    table = Bigram.from_counts(COUNTS, smoothing).table.weight.detach().softmax(-1)
+    for letter in ALPHABET:
+        widget.text.value, widget.smoothing.value = letter, smoothing
+        filled, frames = bars_of(widget.picture()[0])
+        row = table[TOKENIZER.encode(letter)[0]]
+        torch.testing.assert_close(torch.tensor(filled), row)
+        as_counted = Bigram.from_counts(COUNTS, 0).table.weight.detach().softmax(-1)
+        torch.testing.assert_close(
+            torch.tensor(frames), as_counted[TOKENIZER.encode(letter)[0]])
+
+
+def test_a_row_without_counts_is_uniform():
+    assert row_probabilities(torch.zeros(4), 0.0).tolist() == [0.25] * 4
+
+
+def test_the_last_character_that_was_typed_counts():
+    widget = BigramRow(COUNTS, TOKENIZER, "a")
+    first = widget.drawing.value
+    widget.text.value = "abcab"
+    assert "after &#x27;b&#x27;" in widget.drawing.value and widget.drawing.value != first
+    widget.text.value = "a\n"
+    assert "after &#x27;⏎&#x27;" in widget.drawing.value
+
+
+def test_the_axes_and_the_places_of_the_bars_are_the_same_for_all_letters_and_smoothings():
+    widget = BigramRow(COUNTS, TOKENIZER)
+    seen = set()
+    for letter, smoothing in (("a", 0.0), ("b", 1000.0), (" ", 1.0)):
+        widget.text.value, widget.smoothing.value = letter, smoothing
+        (axes,) = widget.picture()[0].axes
+        labels = tuple(label.get_text() for label in axes.get_xticklabels())
+        seen.add((axes.get_ylim(), axes.get_xlim(), labels))
+    assert len(seen) == 1
+
+
+def test_a_bigram_model_has_no_smoothing_slider():
+    model = Bigram.from_counts(COUNTS, 3.0)
+    widget = BigramRow(model, TOKENIZER, "a")
+    assert {control.description for control in controls(widget)} == {"Type a letter"}
+    filled, frames = bars_of(widget.picture()[0])
+    counted = BigramRow(COUNTS, TOKENIZER, "a")
+    torch.testing.assert_close(torch.tensor(filled), row_probabilities(counted.table[2], 3.0))
+    assert not frames
+
+
+def test_a_large_vocabulary_shows_its_most_frequent_tokens():
+    counts = torch.zeros(264, 264)
+    counts[:, 100:170] = 1
+    widget = BigramRow(counts, BPE, "low")
+    assert widget.shown() == list(range(100, 170))
+    assert len(bars_of(widget.picture()[0])[0]) == 70
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "the field is empty: type a letter"),
+    ("∞", "character '∞' (U+221E) at position 0 is not among the 10 characters"),
+])
+def test_a_letter_without_a_row_is_reported(text, message):
+    widget = BigramRow(COUNTS, TOKENIZER, "a")
+    widget.text.value = text
+    assert message in error_message(widget)
+
+
+@pytest.mark.parametrize(("table", "message"), [
+    (COUNTS[:3, :3], "the table has 3 rows and the tokenizer 10 tokens"),
+    (COUNTS[:3], r"table has the shape \(3, 10\), it should have the shape \(V, V\)"),
+    ([[1.0]], "table is list, it should be counts"),
+])
+def test_a_table_that_does_not_fit_is_reported(table, message):
+    with pytest.raises(ValueError, match=message):
+        BigramRow(table, TOKENIZER)
+
+
+# Several tokenizers -------------------------------------------------------------------------------
+
+
+class Encoding:
+    """The methods of a tiktoken.Encoding that the comparison needs: every byte is a token."""
+
+    def encode(self, text, disallowed_special):
+        assert disallowed_special == ()
+        return [byte + 1000 for byte in text.encode()]
+
+    def decode_single_token_bytes(self, token):
+        return bytes([token - 1000])
+
+
+def test_each_tokenizer_shows_its_own_tokens():
+    widget = TokenizerComparison({"ours": BPE, "bytes": Encoding()}, "lowest é")
+    page = widget.static_html()
+    ours = [str(i) for i in BPE.encode("lowest é")]
+    theirs = [str(1000 + byte) for byte in "lowest é".encode()]
+    assert box_numbers(page) == ours + theirs and "c3" in page
+    assert f"ours: {len(ours)} tokens" in page and "bytes: 9 tokens" in page
+    assert page in widget.drawing.value
+    figure, alt = widget.picture()
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == [len(ours), 9]
+    assert axes.get_xlim() == (0, 1.08 * 9) and f"ours {len(ours)}, bytes 9" in alt
+
+
+def test_a_missing_tokenizer_is_a_sentence_and_the_others_are_shown():
+    widget = TokenizerComparison({"ours": BPE, "GPT-4": None}, "lowest")
+    assert not error_message(widget)
+    page = widget.static_html()
+    assert "GPT-4 cannot be shown, because its file is not on this computer" in page
+    assert box_numbers(page) == [str(i) for i in BPE.encode("lowest")]
+    assert "GPT-4" not in widget.picture()[1]
+
+
+def test_a_new_sentence_changes_the_boxes():
+    widget = TokenizerComparison({"ours": BPE}, "lowest")
+    widget.sentence.value = "newer"
+    assert box_numbers(widget.drawing.value) == [str(i) for i in BPE.encode("newer")]
+
+
+@pytest.mark.parametrize(("sentence", "message"), [
+    ("", "the sentence has 0 characters: write 1 to 1,000"),
+    ("a" * 1001, "the sentence has 1,001 characters: write 1 to 1,000"),
+])
+def test_a_sentence_that_cannot_be_shown_is_reported(sentence, message):
+    widget = TokenizerComparison({"ours": BPE})
+    widget.sentence.value = sentence
+    assert message in error_message(widget)
+
+
+@pytest.mark.parametrize(("tokenizers", "message"), [
+    ({}, "should contain at least one tokenizer"),
+    ({"GPT-4": None}, "should contain at least one tokenizer"),
+    ({"x": "abc"}, "should be a tokenizer"),
+    (BPE, "it should be Mapping"),
+])
+def test_bad_tokenizers_are_reported(tokenizers, message):
+    with pytest.raises(ValueError, match=message):
+        TokenizerComparison(tokenizers)
+
+
+# Weights by distance ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def distances(tiny):
+    model = tiny(vocab_size=10, attention="toeplitz", block_size=16)
+    return DistanceWeights({"toeplitz": (model, TOKENIZER)}, "abc cab")
+
+
+def attention_with(widget, weights, layer=None, head=None):
+    """Return the attention of the widget's first head after a change made here, (T, T)."""
+    model, tokenizer = widget.models["toeplitz"]
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for number in range(len(model.blocks)) if layer is None else [layer]:
+        by_distance = model.blocks[number].attention.by_distance.data
+        by_distance[slice(None) if head is None else head] = weights[:16]
+    idx = torch.tensor(tokenizer.encode(widget.text.value))
+    changed = attention_weights(model, idx)[widget.layer.value - 1, widget.head.value - 1]
+    model.load_state_dict(state)
+    return changed
+
+
+@pytest.mark.parametrize(("shape", "weight_of"), [
+    ("all 1: plain attention", lambda d: 1.0),
+    ("half as much with each step back", lambda d: 0.5 ** d),
+    ("only the token itself and the two before", lambda d: float(d <= 2)),
+    ("only the token before", lambda d: float(d == 1)),
+    ("only what is 4 or more back", lambda d: float(d >= 4)),
+    ("all 0: no attention", lambda d: 0.0),
+])
+def test_a_shape_changes_the_attention_of_the_chosen_head(distances, shape, weight_of):
+    before = distances.drawing.value
+    distances.shape.value = shape
+    assert distances.drawing.value != before
+    weights = torch.tensor([weight_of(d) for d in range(16)])
+    torch.testing.assert_close(
+        distances.read()[1]["now"], attention_with(distances, weights, layer=0, head=0))
+    assert [slider.value for slider in distances.sliders] == weights[:8].tolist()
+
+
+def test_a_shape_of_ones_takes_nothing_but_the_factor_of_each_key_from_plain_attention(distances):
+    model, _ = distances.models["toeplitz"]
+    model.blocks[0].attention.by_key.data.fill_(1)
+    distances.shape.value = "all 1: plain attention"
+    now = distances.read()[1]["now"]
+    torch.testing.assert_close(now.sum(1), torch.ones(len(now)))
+
+
+@pytest.mark.parametrize(("where", "layer", "head"), [
+    (THIS_LAYER, 0, None), (ALL_HEADS, None, None),
+])
+def test_weights_can_be_applied_to_more_heads(distances, where, layer, head):
+    distances.shape.value = "only the token before"
+    one_head = distances.read()[2]["now"]
+    distances.where.value = where
+    weights = torch.tensor([float(d == 1) for d in range(16)])
+    torch.testing.assert_close(
+        distances.read()[1]["now"], attention_with(distances, weights, layer, head))
+    losses = distances.read()[2]
+    assert losses["now"] != one_head and losses["now"] != losses["learned"]
+
+
+def test_a_slider_changes_one_distance_and_keeps_the_others(distances):
+    learned = distances.learned().clone()
+    assert [slider.value for slider in distances.sliders] == pytest.approx(
+        [min(3.0, max(-1.0, w)) for w in learned[:8].tolist()], abs=1e-6)
+    distances.sliders[2].value = 1.5
+    assert distances.shape.value == BY_HAND and "'drawn by hand'" in distances.picture()[1]
+    expected = learned[:16].clone()
+    expected[2] = 1.5
+    torch.testing.assert_close(distances.weights[:16], expected)
+    distances.sliders[3].value = 0.5
+    expected[3] = 0.5
+    torch.testing.assert_close(
+        distances.read()[1]["now"], attention_with(distances, expected, layer=0, head=0))
+    distances.shape.value = LEARNED
+    attention, losses = distances.read()[1:]
+    torch.testing.assert_close(attention["now"], attention["learned"])
+    assert losses["now"] == losses["learned"]
+
+
+def test_the_model_itself_is_never_changed(distances):
+    model, _ = distances.models["toeplitz"]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    distances.shape.value, distances.where.value = "all 0: no attention", ALL_HEADS
+    distances.sliders[0].value = 2.0
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_the_limits_of_the_axes_stay_while_the_weights_change(distances):
+    seen = set()
+    for shape in (LEARNED, "all 0: no attention", "only the token before"):
+        distances.shape.value = shape
+        figure, _ = distances.picture()
+        _, row, weights = figure.axes[:3]
+        image = figure.axes[0].images[0]
+        seen.add((row.get_ylim(), weights.get_ylim(), image.get_clim()))
+    assert len(seen) == 1
+
+
+def test_another_head_moves_the_sliders_to_its_weights(distances):
+    model, _ = distances.models["toeplitz"]
+    model.blocks[1].attention.by_distance.data[1] = torch.linspace(0, 1.5, 16)
+    distances.layer.value, distances.head.value = 2, 2
+    assert [round(slider.value, 2) for slider in distances.sliders] == [
+        0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("a", "the text has 1 tokens: write 2 to 16 tokens"),
+    ("a" * 17, "the text has 17 tokens: write 2 to 16 tokens"),
+    ("ab∞", "character '∞' (U+221E) at position 2"),
+])
+def test_an_unreadable_text_is_reported_by_the_distance_weights(distances, text, message):
+    distances.text.value = text
+    assert message in error_message(distances)
+
+
+def test_a_model_without_weights_by_distance_is_reported(models):
+    widget = DistanceWeights(models, "abc")
+    assert "first has no weights by distance: choose a Toeplitz" in error_message(widget)
+    for shape in ("all 0: no attention", BY_HAND):
+        widget.shape.value = shape
+        assert "first has no weights by distance" in error_message(widget)
+    widget.sliders[0].value = 0.5
+    assert "first has no weights by distance" in error_message(widget)
+
+
+# A fact of the courier ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fact():
+    """Return the widget with the trained model of the library."""
+    return CourierFact()
+
+
+@pytest.mark.parametrize("question", [1, 2])
+@pytest.mark.parametrize("value", [0, 2, 7])
+def test_the_trained_courier_answers_with_the_fact_that_was_chosen(fact, question, value):
+    fact.question.value = question
+    fact.facts[-question].value = value
+    with_memory, without = bars_by_color(fact.picture()[0])
+    assert fact.right_answer == value == with_memory.index(max(with_memory))
+    assert max(with_memory) > 0.5 and max(without) < 0.5
+    assert f"The right answer is {value}" in fact.drawing.value
+
+
+def bars_by_color(figure):
+    """Return the heights of the bars of each colour, in the order of their drawing."""
+    bars = {}
+    for bar in figure.axes[0].patches:
+        bars.setdefault(bar.get_facecolor(), []).append(bar.get_height())
+    return list(bars.values())
+
+
+def test_the_other_facts_hardly_change_the_answer(fact):
+    fact.question.value = 1
+    fact.facts[2].value = 4
+    for value in range(8):
+        fact.facts[0].value = value
+        assert fact.read()[2]["with its memory"][4] > 0.5
+
+
+def test_the_axis_of_the_answers_is_fixed(fact):
+    fact.facts[2].value = 1
+    first = fact.picture()[0].axes[0].get_ylim()
+    fact.facts[2].value = 6
+    assert fact.picture()[0].axes[0].get_ylim() == first == (0, 1.05)
+
+
+def test_the_text_of_the_courier_shows_the_fact_that_is_asked_for(fact):
+    for field, value in zip(fact.facts, (3, 5, 1), strict=True):
+        field.value = value
+    fact.question.value = 2
+    page = fact.text_boxes()
+    texts = re.findall("color:#111111\">(.*?)<br>", page)
+    assert texts[:8] == ["a?", "0", ".", "a=", "3", ".", ".", "."] and texts[-1] == "a!"
+    strong = re.findall(f"{panel._shade(1.0)};color:#111111\">(.*?)<br>", page)
+    assert strong == ["a=", "5", "a!"]
+    assert fact.drawing.value.startswith(page)
+    assert "a! 3 . . . a= 1 . | a!" in fact.static_html()
+
+
+def test_a_courier_model_without_contexts_has_one_set_of_bars():
+    widget = CourierFact(courier_models(memory="attention"))
+    assert len(widget.read()[2]) == 1 and len(bars_by_color(widget.picture()[0])) == 1
+    assert not error_message(widget)
+
+
+def test_a_model_with_another_tokenizer_is_no_courier(models):
+    with pytest.raises(ValueError, match="should be a model and its CourierTokenizer"):
+        CourierFact(models)
 
 
 # A tokenizer that knows no line break ------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -67,8 +68,23 @@ def is_committed(output) -> bool:
     return WIDGET not in data or bool({"text/html", "image/png"} & set(data))
 
 
-if __name__ == "__main__":
-    for name in sys.argv[1:]:
+def main(names: list[str]) -> None:
+    if not names:
+        sys.exit("give the paths of notebooks, such as notebooks/01_bigram.ipynb")
+    for name in names:
         start = time.perf_counter()
-        execute(Path(name))
+        try:
+            execute(Path(name))
+        except (OSError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+            sys.exit(f"{name} is no notebook that can be read and written: {one_line(error)}")
+        except CellExecutionError as error:
+            sys.exit(f"{name} is unchanged, because a cell failed: {error.ename}: {error.evalue}")
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -41,9 +41,11 @@ def update(originals: Path, copies: Path) -> list[str]:
         OSError: the folder of the copies cannot be written.
     """
     copies.mkdir(exist_ok=True)
-    with open(copies / LIST, "a+", encoding="utf-8") as list_file:
+    # A line that this program has not written lists nothing.
+    with open(copies / LIST, "a+", encoding="utf-8", errors="replace") as list_file:
         list_file.seek(0)
-        copied = {tuple(line.split(" ", 1)) for line in list_file.read().splitlines()}
+        lines = list_file.read().splitlines()
+    copied = {tuple(line.split(" ", 1)) for line in lines if " " in line}
     remove_partial_files(copies)
     names = {path.name for path in originals.glob("*.ipynb")}
     sentences = []

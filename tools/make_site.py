@@ -14,6 +14,7 @@ import sys
 from binascii import a2b_base64
 from pathlib import Path
 
+from address import get_address, links
 from committed import check_committed
 from scripts import package
 from sphinx.cmd.build import main as sphinx
@@ -23,9 +24,8 @@ LIBRARY = ROOT / "gptlib"
 SOURCE = ROOT / "build/site-source"
 SITE = ROOT / "build/site"
 DOCTREES = ROOT / "build/site-doctrees"
-# The front page shows one picture of each chapter: the one whose alt text begins like this, or else
-# the picture with the most bytes.
-COVERS = {"01_bigram": "Heat map"}
+# The alt texts of the drawings. The front page shows the first drawing of each chapter.
+DRAWINGS = json.loads((ROOT / "figures/drawings/alt_texts.json").read_text(encoding="utf-8"))
 # The notebooks that are no chapters.
 OTHER_PAGES = ["train", "playground"]
 
@@ -50,14 +50,29 @@ def assemble(source: Path) -> None:
     """Write everything that Sphinx reads into the folder `source`, except MathJax."""
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(ROOT / "docs", source, ignore=shutil.ignore_patterns("__pycache__"))
-    for folder in ("chapters", "covers", "library"):
+    for folder in ("chapters", "covers", "library", "figures"):
         (source / folder).mkdir()
+    for page in source.glob("*.md"):
+        write(page, with_site_links(read(page), source))
     chapters, unready = all_chapters()
     write_chapters(source, chapters, unready)
     write_front_page(source, chapters)
     for term in glossary_terms(read(source / "glossary.md")):
         add_first_use(source / "glossary.md", term, first_use(term, chapters))
     write_library(source)
+
+
+def with_site_links(page: str, source: Path) -> str:
+    """Return a page of docs/ with its links as the site needs them, and copy the linked figures.
+
+    On GitHub, docs/, notebooks/ and figures/ lie side by side. On the site, the chapters are in
+    chapters/, and the figures are in figures/. Other files are not there: of a link to such a file,
+    only the text stays.
+    """
+    for name in re.findall(r"\]\(\.\./figures/([^)]+)\)", page):
+        shutil.copyfile(ROOT / "figures" / name, source / "figures" / name)
+    page = page.replace("](../figures/", "](figures/").replace("](../notebooks/", "](chapters/")
+    return re.sub(r"\[([^]\n]+)\]\(\.\./[^)]*\)", r"\1", page)
 
 
 def read(path: Path) -> str:
@@ -101,12 +116,12 @@ class Chapter:
 
     @property
     def cover(self) -> tuple[bytes, str]:
-        """The picture for the front page, and its alt text."""
-        beginning = COVERS.get(self.name)
-        for picture, alt in self.pictures:
-            if beginning and alt.startswith(beginning):
-                return picture, alt
-        return max(self.pictures, key=lambda picture: len(picture[0]))
+        """The picture for the front page, and its alt text.
+
+        It is the chapter's first drawing. Without drawings, it is the picture with the most bytes.
+        """
+        drawings = [picture for picture in self.pictures if picture[1] in DRAWINGS.values()]
+        return (drawings or sorted(self.pictures, key=lambda picture: -len(picture[0])))[0]
 
     def card(self) -> str:
         """Return the Markdown of the card: cover, title, and what the reader will build."""
@@ -133,10 +148,24 @@ def all_chapters() -> tuple[list[Chapter], list[Chapter]]:
 def write_chapters(source: Path, chapters: list[Chapter], unready: list[Chapter]) -> None:
     """Copy the chapters and the other pages, and write the covers."""
     others = [ROOT / f"notebooks/{name}.ipynb" for name in OTHER_PAGES]
+    address = get_address(ROOT)
     for path in [*(chapter.path for chapter in chapters), *others]:
-        write(source / "chapters" / path.name, without_links(read(path), unready))
+        # In the repository the glossary is in docs/, on the site it is beside the chapters' folder.
+        page = read(path).replace("](../docs/glossary.md", "](../glossary.md")
+        page = without_links(page, unready)
+        if address:
+            page = with_links_to_open(page, links(address, path.stem))
+        write(source / "chapters" / path.name, page)
     for chapter in chapters:
         (source / f"covers/{chapter.name}.png").write_bytes(chapter.cover[0])
+
+
+def with_links_to_open(notebook: str, markdown: str) -> str:
+    """Return the notebook with a line at the end of its first cell that opens it elsewhere."""
+    content = json.loads(notebook)
+    content["cells"][0]["source"] = [*content["cells"][0]["source"],
+                                     f"\n\nOpen this page on {markdown}."]
+    return json.dumps(content, ensure_ascii=False)
 
 
 def without_links(notebook: str, chapters: list[Chapter]) -> str:
@@ -147,8 +176,7 @@ def without_links(notebook: str, chapters: list[Chapter]) -> str:
 
 
 def write_front_page(source: Path, chapters: list[Chapter]) -> None:
-    """Fill the front page with the cards and the list of pages. Copy the course map beside it."""
-    shutil.copyfile(ROOT / "figures/course_map.png", source / "course_map.png")
+    """Fill the front page with the cards and the list of pages."""
     names = [*(chapter.name for chapter in chapters), *OTHER_PAGES]
     fill(source / "index.md", cards="\n".join(chapter.card() for chapter in chapters),
          chapters="\n".join(f"chapters/{name}" for name in names))

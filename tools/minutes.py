@@ -49,8 +49,12 @@ REPORT = "print(json.dumps(get_ipython()._seconds))"
 
 
 def main(names: list[str]) -> None:
+    chapters = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    known = [path.stem for path in chapters]
+    if unknown := sorted(set(names) - {"--fill", *known}):
+        sys.exit(f"no chapter {', '.join(unknown)}; there are {', '.join(known)}")
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+    for path in chapters:
         if not names or path.stem in names:
             results[path.stem] = measure(path)
             content = json.dumps(dict(sorted(results.items())), indent=1, ensure_ascii=False)
@@ -100,12 +104,19 @@ def minutes(sections: list[dict]) -> str:
         return "not measured yet"
     sections = [section for section in sections if not section["exercises"]]
     reading = sum(map(reading_minutes, sections))
+    if not is_measured(sections):
+        return f"about {reading:.0f}; computing not measured yet"
     return f"about {reading:.0f}; {total_seconds(sections) / 60:.1f} computing"
 
 
 def reading_minutes(section: dict) -> float:
     """Estimate: 130 words or 10 lines of code a minute, and ten minutes for each exercise."""
     return section["words"] / 130 + section["lines"] / 10 + 10 * section["exercises"]
+
+
+def is_measured(sections: list[dict]) -> bool:
+    """Return whether each section has seconds. They are null after a change of the sections."""
+    return all(section["seconds"] is not None for section in sections)
 
 
 def total_seconds(sections: list[dict]) -> float:
@@ -121,14 +132,16 @@ def minutes_table(results: dict, chapter: str) -> str:
     for section in sections:
         lines.append(table_row(section["heading"], [section]))
     measured = results[chapter]
-    lines += [table_row("**all**", sections), "",
-              f"Measured on {measured['date']}, one thread, PyTorch {measured['torch']}."]
+    lines.append(table_row("**all**", sections))
+    if is_measured(sections):
+        lines += ["", f"Measured on {measured['date']}, one thread, PyTorch {measured['torch']}."]
     return "\n".join(lines)
 
 
 def table_row(name: str, sections: list[dict]) -> str:
     reading = sum(map(reading_minutes, sections))
-    return f"| {name} | {reading:.0f} | {total_seconds(sections) / 60:.1f} |"
+    computing = f"{total_seconds(sections) / 60:.1f}" if is_measured(sections) else "not yet"
+    return f"| {name} | {reading:.0f} | {computing} |"
 
 
 # The measurement ----------------------------------------------------------------------------------

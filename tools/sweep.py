@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Iterable
 from concurrent.futures import CancelledError, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
@@ -209,11 +210,21 @@ def status(run: Run) -> str:
         recorded = json.loads((run.out / "sweep.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""
-    if recorded["parameters"] != run.parameters:
+    # Another program may have written the file.
+    if not isinstance(recorded, dict) or recorded.get("parameters") != run.parameters:
         return ""
-    if recorded["status"] == "finished" and not any(run.out.glob("result-*.json")):
+    if recorded.get("status") == "finished" and not all_whole(run.out.glob("result-*.json")):
         return ""
-    return recorded["status"]
+    return str(recorded.get("status", ""))
+
+
+def all_whole(results: Iterable[Path]) -> bool:
+    """Return whether there are results, and all of them can be read."""
+    try:
+        rows = [json.loads(path.read_text(encoding="utf-8")) for path in results]
+    except (OSError, ValueError):
+        return False
+    return bool(rows) and all(isinstance(row, dict) for row in rows)
 
 
 def run_all(runs: list[Run], pool) -> None:

@@ -8,12 +8,18 @@
 """
 
 from gptlib.bpe.build import load_tokenizer, make_tokenizer, save_tokenizer
-from gptlib.bpe.exchange import from_tiktoken, load_tiktoken, save_tiktoken, to_tiktoken
+from gptlib.bpe.exchange import (
+    find_tiktoken,
+    from_tiktoken,
+    load_tiktoken,
+    save_tiktoken,
+    to_tiktoken,
+)
 from gptlib.bpe.fast import BEGIN, END, BPETokenizer
 from gptlib.bpe.words import GPT2_PATTERN, GPT4_PATTERN
 
 __all__ = [
     "BEGIN", "END", "GPT2_PATTERN", "GPT4_PATTERN", "BPETokenizer",
-    "from_tiktoken", "load_tiktoken", "load_tokenizer", "make_tokenizer", "save_tiktoken",
-    "save_tokenizer", "to_tiktoken",
+    "find_tiktoken", "from_tiktoken", "load_tiktoken", "load_tokenizer", "make_tokenizer",
+    "save_tiktoken", "save_tokenizer", "to_tiktoken",
 ]

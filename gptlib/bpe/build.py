@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from gptlib.bpe.fast import BPETokenizer
+from gptlib.bpe.fast import BPETokenizer, read_file, write_file
 from gptlib.checks import at_least, check_arguments, existing_file, new_file
 from gptlib.config import did_you_mean
 from gptlib.data import split
@@ -63,7 +63,7 @@ def make_tokenizer(name: str, text: str, vocab_size: int = 512) -> Tokenizer:
 def save_tokenizer(tokenizer: Tokenizer, path: str | Path) -> None:
     """Write `tokenizer` to `path` as JSON that a person can read."""
     content = json.dumps(tokenizer.to_dict(), ensure_ascii=False, indent=1)
-    Path(path).write_text(content, encoding="utf-8")
+    write_file(path, content.encode("utf-8"))
 
 
 @check_arguments(TokenizerError, saved=file_or_dict)
@@ -81,11 +81,18 @@ def load_tokenizer(saved: str | Path | dict) -> Tokenizer:
         if isinstance(saved, dict):
             content = saved
         else:
-            content = json.loads(Path(saved).read_text(encoding="utf-8"))
-        return classes[content["class"]].from_dict(content)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            content = json.loads(read_file(Path(saved)).decode("utf-8-sig"))
+        tokenizer_class = classes[content["class"]]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError,
+            RecursionError) as error:
         source = "the dict" if isinstance(saved, dict) else str(saved)
         raise TokenizerError(
             f"{source} describes no tokenizer of this library ({type(error).__name__}); "
             f"its 'class' should be one of {', '.join(classes)}"
         ) from None
+    try:
+        return tokenizer_class.from_dict(content)
+    except TokenizerError as error:
+        if isinstance(saved, dict):
+            raise
+        raise TokenizerError(f"{saved} describes no tokenizer of this library: {error}") from None

@@ -18,15 +18,34 @@ decode their own ids to the same text.
 
 import base64
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
-from gptlib.bpe.fast import BPETokenizer
+from gptlib.bpe.fast import BPETokenizer, read_file, write_file
 from gptlib.bpe.words import GPT4_PATTERN
-from gptlib.checks import check_arguments, dict_of, existing_file, new_file, optional
+from gptlib.checks import (
+    above,
+    check_arguments,
+    dict_of,
+    existing_file,
+    new_file,
+    optional,
+    short,
+)
 from gptlib.tokenizer import TokenizerError
 
 if TYPE_CHECKING:
     import tiktoken
+
+
+def tiktoken_encoding(name: str, value: "tiktoken.Encoding") -> "tiktoken.Encoding":
+    """The kind for encodings of tiktoken."""
+    if not hasattr(value, "_mergeable_ranks"):
+        raise ValueError(
+            f"{name}={short(value)} should be a tiktoken.Encoding, such as "
+            "tiktoken.get_encoding('gpt2')"
+        )
+    return value
 
 
 @check_arguments(TokenizerError, tokenizer=BPETokenizer)
@@ -79,7 +98,7 @@ def save_tiktoken(tokenizer: BPETokenizer, path: str | Path) -> None:
     lines = [
         base64.b64encode(token) + b" %d\n" % rank for token, rank in to_ranks(tokenizer).items()
     ]
-    Path(path).write_bytes(b"".join(lines))
+    write_file(path, b"".join(lines))
 
 
 @check_arguments(
@@ -93,13 +112,16 @@ def load_tiktoken(path: str | Path, pattern: str = GPT4_PATTERN,
         TokenizerError: the file is not a file of ranks, or no merges give its ranks.
     """
     ranks = {}
-    try:
-        for line in Path(path).read_bytes().splitlines():
-            if line:
+    for number, line in enumerate(read_file(path).splitlines(), start=1):
+        if line:
+            try:
                 token, rank = line.split()
                 ranks[base64.b64decode(token, validate=True)] = int(rank)
-    except ValueError as error:
-        raise TokenizerError(f"{path} is not a file of ranks: {error}") from None
+            except ValueError:
+                raise TokenizerError(
+                    f"{path} is not a file of ranks: line {number} is {short(line)}, it should be "
+                    "the bytes of a token in base64, a space and the token's rank"
+                ) from None
     return from_ranks(ranks, pattern, special_tokens)
 
 
@@ -128,6 +150,7 @@ def to_tiktoken(tokenizer: BPETokenizer, name: str = "gptlib") -> "tiktoken.Enco
                              special_tokens=tokenizer.special_tokens)
 
 
+@check_arguments(TokenizerError, encoding=tiktoken_encoding)
 def from_tiktoken(encoding: "tiktoken.Encoding") -> BPETokenizer:
     """Return the tokenizer with the ids of a `tiktoken.Encoding`.
 
@@ -135,3 +158,31 @@ def from_tiktoken(encoding: "tiktoken.Encoding") -> BPETokenizer:
     beginning of this file).
     """
     return from_ranks(encoding._mergeable_ranks, encoding._pat_str, encoding._special_tokens)
+
+
+@check_arguments(TokenizerError, name=str, seconds=above(0.0))
+def find_tiktoken(name: str = "cl100k_base", seconds: float = 20.0) -> "tiktoken.Encoding | None":
+    """Return tiktoken's encoding of this name, or print why it is not available and return None.
+
+    tiktoken downloads a vocabulary the first time it is used. Without a network this may take very
+    long. So a thread asks for it, and the function waits for at most so many seconds.
+    """
+    encodings, errors = [], []
+
+    def load():
+        try:
+            import tiktoken
+
+            encodings.append(tiktoken.get_encoding(name))
+        # No tiktoken, no network, an incomplete download: each raises its own error.
+        except Exception as error:
+            errors.append(type(error).__name__)
+
+    thread = Thread(target=load, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if encodings:
+        return encodings[0]
+    reason = errors[0] if errors else f"no answer within {seconds:g} seconds"
+    print(f"tiktoken's vocabulary {name} is not available ({reason})")
+    return None

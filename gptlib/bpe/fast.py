@@ -21,6 +21,7 @@ from typing import Literal, Self
 import regex
 
 from gptlib.bpe.words import GPT4_PATTERN, compile_pattern, split_words
+from gptlib.checkpoint import write_atomically
 from gptlib.checks import (
     at_least,
     check_arguments,
@@ -31,8 +32,9 @@ from gptlib.checks import (
     new_file,
     optional,
     several,
+    wrong_type,
 )
-from gptlib.tokenizer import TokenizerError, checked_ids
+from gptlib.tokenizer import TokenizerError, check_surrogates, checked_ids
 
 # The special tokens that `encode_document` puts before and after a text.
 BEGIN, END = "<|begin|>", "<|end|>"
@@ -62,6 +64,8 @@ def order_of_bytes(name: str, value: Sequence[int]) -> list[int]:
 
 def text_or_texts(name: str, value: str | Iterable[str]) -> str | Iterable[str]:
     """The kind of a training text: one text, or several of them."""
+    if isinstance(value, bytes):
+        raise wrong_type(name, value, "str or a list of str")
     return value if isinstance(value, str) else several(name, value)
 
 
@@ -357,16 +361,39 @@ class BPETokenizer:
     def save(self, path: str | Path) -> None:
         """Write the tokenizer as JSON that a person can read, one merge a line."""
         content = json.dumps(self.to_dict(), ensure_ascii=False, indent=1)
-        Path(path).write_text(content, encoding="utf-8")
+        write_file(path, content.encode("utf-8"))
 
     @classmethod
     @check_arguments(TokenizerError, path=existing_file)
     def load(cls, path: str | Path) -> Self:
         """Return the tokenizer that `save` wrote."""
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (TokenizerError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            return cls.from_dict(json.loads(read_file(path).decode("utf-8-sig")))
+        except (TokenizerError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise TokenizerError(f"{path} contains no BPE tokenizer: {error}") from None
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file. After an error, an older file of that name is unchanged.
+
+    Raises:
+        TokenizerError: the file cannot be written.
+    """
+    try:
+        write_atomically({path: content})
+    except OSError as error:
+        raise TokenizerError(
+            f"{path} could not be written ({error.strerror or error}); an older file there is "
+            "unchanged"
+        ) from None
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a file. Raise a TokenizerError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TokenizerError(f"{path} cannot be read ({error.strerror or error})") from None
 
 
 def learn_merges(word_counts: dict[str, int], n_merges: int) -> list[tuple[int, int]]:
@@ -459,10 +486,17 @@ def _changed_pairs(parts: list[str], left: str, right: str, new: str) -> Iterato
 
 
 def _check_special_tokens(special_tokens: dict[str, int]) -> None:
-    """Raise a TokenizerError if a name is empty, or an id is too small or used twice."""
+    """Raise a TokenizerError if a name is empty or not unicode, or an id is wrong or used twice."""
     if "" in special_tokens:
         raise TokenizerError("the name of a special token should not be empty")
+    for name in special_tokens:
+        check_surrogates(name)
     ids = list(special_tokens.values())
+    if max(ids, default=256) >= 2 ** 63:
+        raise TokenizerError(
+            f"ids of special tokens must be below 2 ** 63, and one is {max(ids)}: a tensor could "
+            "not hold it"
+        )
     if min(ids, default=256) < 256:
         raise TokenizerError(
             f"ids of special tokens must be at least 256, and one is {min(ids)}: the ids below 256 "

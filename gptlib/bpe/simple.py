@@ -29,9 +29,22 @@ from itertools import pairwise
 
 import regex
 
-from gptlib.bpe.words import GPT4_PATTERN
-from gptlib.checks import at_least, check_arguments, dict_of
+from gptlib.bpe.words import GPT4_PATTERN, unicode_text, word_pattern
+from gptlib.checks import at_least, check_arguments, dict_of, short
 from gptlib.tokenizer import checked_ids
+
+
+def learned_merges(name: str, value: dict) -> dict[tuple[int, int], int]:
+    """The kind of merges, {(left, right): new token}, as `train` returns them."""
+    merges = dict_of(tuple, int)(name, value)
+    for new_id, (pair, token) in enumerate(merges.items(), start=256):
+        is_pair = len(pair) == 2 and all(type(i) is int and 0 <= i < new_id for i in pair)
+        if not is_pair or token != new_id:
+            raise ValueError(
+                f"{name} has {short(pair)}: {token}, it should have a pair of tokens below "
+                f"{new_id}, and then {new_id}"
+            )
+    return merges
 
 
 def split_into_bytes(text: str, pattern: str) -> list[list[int]]:
@@ -67,7 +80,7 @@ def merge(ids: list[int], pair: tuple[int, int], new_id: int) -> list[int]:
     merged = []
     i = 0
     while i < len(ids):
-        if tuple(ids[i:i + 2]) == pair:
+        if tuple(ids[i:i + 2]) == tuple(pair):
             merged.append(new_id)
             i += 2
         else:
@@ -76,7 +89,7 @@ def merge(ids: list[int], pair: tuple[int, int], new_id: int) -> list[int]:
     return merged
 
 
-@check_arguments(text=str, n_merges=at_least(0), pattern=str)
+@check_arguments(text=unicode_text, n_merges=at_least(0), pattern=word_pattern)
 def train(text: str, n_merges: int, pattern: str = GPT4_PATTERN) -> dict[tuple[int, int], int]:
     """Return the merges, {(left, right): new token}, in the order in which they are learned.
 
@@ -97,7 +110,7 @@ def train(text: str, n_merges: int, pattern: str = GPT4_PATTERN) -> dict[tuple[i
     return merges
 
 
-@check_arguments(text=str, merges=dict_of(tuple, int), pattern=str)
+@check_arguments(text=unicode_text, merges=learned_merges, pattern=word_pattern)
 def encode(text: str, merges: dict, pattern: str = GPT4_PATTERN) -> list[int]:
     """Return the tokens of `text`. The pattern should be the one that was used in training."""
     words = split_into_bytes(text, pattern)
@@ -109,7 +122,7 @@ def encode(text: str, merges: dict, pattern: str = GPT4_PATTERN) -> list[int]:
     return ids
 
 
-@check_arguments(merges=dict_of(tuple, int))
+@check_arguments(merges=learned_merges)
 def decode(ids: list[int], merges: dict) -> str:
     """Return the text of the tokens `ids`. Bytes that are not valid utf-8 become �."""
     ids = checked_ids(ids, vocab_size=256 + len(merges))

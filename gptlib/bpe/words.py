@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import regex
 
-from gptlib.checks import check_arguments
+from gptlib.checks import check_arguments, checked_value
 from gptlib.tokenizer import TokenizerError, check_surrogates
 
 # The patterns are those that tiktoken publishes for gpt2 and cl100k_base.
@@ -52,6 +52,18 @@ GPT4_PATTERN = (
 
 # the time for any text, to which a millisecond for each character is added
 SECONDS = 10.0
+
+
+def word_pattern(name: str, value: str) -> str:
+    """The kind of a pattern: the text of a regular expression."""
+    compile_pattern(checked_value(name, value, str))
+    return value
+
+
+def unicode_text(name: str, value: str) -> str:
+    """The kind for texts that utf-8 can encode."""
+    check_surrogates(checked_value(name, value, str))
+    return value
 
 
 @check_arguments(TokenizerError, pattern=str)

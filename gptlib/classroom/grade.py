@@ -19,6 +19,7 @@ This file finds the notebooks and writes the table of grades. notebook_source.py
 an answer needs, and grading_process.py runs it.
 """
 
+import codecs
 import csv
 import os
 import re
@@ -168,6 +169,20 @@ def _remarks_on_left_out(exercise: str, cells: list[str]) -> list[str]:
             "which may change something that it needs"]
 
 
+def check_is_table(path: Path) -> None:
+    """Raise a ConfigError if `path` is a file that is no table of grades. It would be lost."""
+    if not path.is_file():
+        return
+    with open(path, "rb") as file:
+        beginning = file.read(1000)
+    columns = ",".join(Grade("").row())
+    if beginning and not beginning.removeprefix(codecs.BOM_UTF8).startswith(columns.encode()):
+        raise ConfigError(
+            f"out={str(path)!r} is a file that is no table of grades, so it is not overwritten: "
+            "give the name of a new file"
+        )
+
+
 def write_csv(grades: Iterable[Grade], path: Path) -> Iterator[Grade]:
     """Write the table, and yield each grade as soon as its row is in the file.
 
@@ -176,6 +191,7 @@ def write_csv(grades: Iterable[Grade], path: Path) -> Iterator[Grade]:
     recognise utf-8.
     """
     rows = []
+    check_is_table(Path(path))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
         for grade in grades:

@@ -13,7 +13,16 @@ import tokenize
 from pathlib import Path
 
 from gptlib.checkpoint import write_atomically
-from gptlib.checks import at_least, check_arguments, dict_with, list_of, optional, short
+from gptlib.checks import (
+    any_path,
+    at_least,
+    check_arguments,
+    checked_value,
+    dict_with,
+    list_of,
+    optional,
+    short,
+)
 from gptlib.corpora import Corpus
 from gptlib.tokenizer import LowercaseTokenizer
 
@@ -23,9 +32,10 @@ TRAINING_FILES = (
     "tokenizer", "train", "variants/build",
 )
 BITS = 1 / math.log(2)      # the number of bits in one nat
-# What the table needs of each row.
-COLUMNS = ("chapter", "model", "parameters", "seconds", "val_loss", "bits_per_character",
-           "vocab_size", "corpus", "corpus_sha256")
+# What the table needs of each row, and the kind of each value.
+COLUMNS = {"chapter": str, "model": str, "parameters": at_least(0), "seconds": at_least(0.0),
+           "val_loss": at_least(0.0), "bits_per_character": optional(at_least(0.0)),
+           "vocab_size": at_least(1), "corpus": str, "corpus_sha256": str}
 
 
 def name_of_model(name: str, value: str) -> str:
@@ -35,6 +45,12 @@ def name_of_model(name: str, value: str) -> str:
     return value
 
 
+def result_row(name: str, value: dict) -> dict:
+    """The kind of a row of the table."""
+    row = dict(dict_with(*COLUMNS)(name, value))
+    return row | {key: checked_value(key, row[key], kind) for key, kind in COLUMNS.items()}
+
+
 def some_text(name: str, value: str) -> str:
     """The kind of a text that is not empty."""
     if not isinstance(value, str) or not value:
@@ -42,9 +58,8 @@ def some_text(name: str, value: str) -> str:
     return value
 
 
-
 @check_arguments(
-    out_dir=str | Path, chapter=str, model=name_of_model, parameters=at_least(0),
+    out_dir=any_path, chapter=str, model=name_of_model, parameters=at_least(0),
     seconds=at_least(0.0), val_loss=at_least(0.0), vocab_size=at_least(1), corpus=Corpus,
     val_text=some_text,
 )
@@ -61,8 +76,12 @@ def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: in
             number of tokens in `val_text`, if a token is not a character.
 
     If the tokenizer has replaced characters by `<?>`, bits per character and per byte are None.
+
+    Raises:
+        ValueError: a value is wrong or is not JSON, or the file cannot be written.
     """
-    nats = val_loss * more.get("val_tokens", len(val_text))
+    n_tokens = checked_value("val_tokens", more.get("val_tokens", len(val_text)), at_least(1))
+    nats = val_loss * n_tokens
     unknown = LowercaseTokenizer.UNKNOWN
     has_lost = unknown in val_text and unknown not in corpus.text
     row = {"chapter": chapter, "model": model, "parameters": parameters, "seconds": seconds,
@@ -70,14 +89,20 @@ def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: in
            "bits_per_character": None if has_lost else nats * BITS / len(val_text),
            "bits_per_byte": None if has_lost else nats * BITS / len(val_text.encode("utf-8")),
            "vocab_size": vocab_size, "corpus": corpus.name, "corpus_sha256": corpus.sha256, **more}
-    out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    path = out_dir / f"result-{model.replace(' ', '-')}.json"
-    write_atomically({path: json.dumps(row, indent=1).encode("utf-8")})
+    path = Path(out_dir) / f"result-{model.replace(' ', '-')}.json"
+    try:
+        content = json.dumps(row, indent=1).encode("utf-8")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the result of {model} cannot be written as JSON: {error}") from None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically({path: content})
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror or error})") from None
     return row
 
 
-@check_arguments(runs=str | Path, corpus=optional(Corpus))
+@check_arguments(runs=any_path, corpus=optional(Corpus))
 def read_results(runs: str | Path, corpus: Corpus | None = None) -> list[dict]:
     """Return the rows of every chapter below `runs`, sorted by chapter and then by loss.
 
@@ -94,14 +119,14 @@ def read_row(path: Path) -> dict:
     """Return the row in a file. Raise a ValueError if the file is damaged."""
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
-        return dict_with(*COLUMNS)(f"the row of {path.parent.name}/{path.name}", row)
-    except ValueError as error:
+        return result_row(f"the row of {path.parent.name}/{path.name}", row)
+    except (ValueError, OSError, RecursionError) as error:
         raise ValueError(
             f"{path} holds no result of a chapter ({error}): delete it and run the chapter again"
         ) from None
 
 
-@check_arguments(rows=list_of(dict_with(*COLUMNS)))
+@check_arguments(rows=list_of(result_row))
 def leaderboard(rows: list[dict]) -> str:
     """Return the table as text.
 
@@ -151,7 +176,10 @@ def code_hash(*names: str) -> str:
     folder = Path(__file__).parents[1]
     content = hashlib.sha256()
     for name in names or TRAINING_FILES:
-        content.update(bare_code((folder / f"{name}.py").read_text(encoding="utf-8")).encode())
+        path = folder / f"{name}.py"
+        if not path.is_file():
+            raise ValueError(f"{name!r} is no file of gptlib: give a name such as 'bpe/fast'")
+        content.update(bare_code(path.read_text(encoding="utf-8")).encode())
     return content.hexdigest()[:12]
 
 

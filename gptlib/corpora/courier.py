@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gptlib.checks import at_least, check_arguments, function, optional, tensor, tokens, trainable
+from gptlib.checks import at_least, check_arguments, function, optional, tokens, trainable
 from gptlib.config import TrainConfig, check_types, require
 from gptlib.data import check_ids
 from gptlib.model import evaluating
@@ -143,12 +143,23 @@ class Courier:
         return {reader: (places + values + answer) / n_tokens for reader, answer in answers.items()}
 
 
+def check_texts(courier: Courier, x: Tensor) -> None:
+    """Raise a ValueError unless `x`, (B, T), are whole texts of this courier."""
+    check_ids(x, courier.vocab_size)
+    if x.shape[1] != courier.n_windows * courier.window:
+        raise ValueError(
+            f"a text of this courier has {courier.n_windows * courier.window} tokens, not the "
+            f"{x.shape[1]} tokens of x"
+        )
+
+
 COURIER_KINDS = {"model": nn.Module, "courier": Courier}
 
 
 @check_arguments(**COURIER_KINDS, x=tokens("B, T"))
 def courier_losses(model: nn.Module, courier: Courier, x: Tensor, **how) -> Tensor:
     """Return the loss of each token in nats, (B, n_windows, window - 1), without the questions."""
+    check_texts(courier, x)
     losses = token_losses(model, x, **how)                              # (B, T - 1)
     losses = nn.functional.pad(losses, (1, 0))                          # (B, T)
     return losses.view(len(x), courier.n_windows, courier.window)[:, :, 1:]
@@ -177,13 +188,14 @@ def courier_scores(
     return scores
 
 
-@check_arguments(courier=Courier, x=tensor("B, T"))
+@check_arguments(courier=Courier, x=tokens("B, T"))
 def answer_kinds(courier: Courier, x: Tensor) -> dict[str, Tensor]:
     """Return for each kind of question in which windows it stands, (B, n_windows - 1) booleans.
 
     The first window is left out. "one back" asks for the window before, "two back" for the one
     before that. "told again" is also two back, but the window between has told the answer.
     """
+    check_texts(courier, x)
     questions = x.view(len(x), courier.n_windows, -1)[:, :, 0]          # (B, n_windows)
     first_older = courier.n_values + 1 + 2 * courier.n_facts            # a!, b!, … begin here
     older = questions[:, 1:] >= first_older
@@ -194,6 +206,7 @@ def answer_kinds(courier: Courier, x: Tensor) -> dict[str, Tensor]:
 @check_arguments(courier=Courier, x=tokens("B, T"))
 def courier_batch(courier: Courier, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return inputs and targets, (B, T - 1) each, of the texts `x`. Questions are no targets."""
+    check_texts(courier, x)
     targets = x.clone()
     targets[:, ::courier.window] = NO_TARGET
     return x[:, :-1], targets[:, 1:]

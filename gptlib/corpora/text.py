@@ -177,10 +177,7 @@ def _find_files(path: str) -> list[Path]:
 
 def _read(path: Path) -> str:
     """Return the text of a utf-8 file with "\\n" as line end, without a byte order mark."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    content = _read_bytes(path)
     _check_is_text(path, content)
     try:
         text = content.decode("utf-8")
@@ -190,6 +187,13 @@ def _read(path: Path) -> str:
             f"{error.start}; save it as utf-8 first"
         ) from None
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _check_is_text(path: Path, content: bytes) -> None:
@@ -302,7 +306,8 @@ def _data_folders() -> list[Path]:
     checkout_data = project_dir() / "data"
     own = checkout_data if checkout_data.is_dir() else Path(pooch.os_cache("gptlib"))
     named = os.environ.get(DATA_VARIABLE)
-    return [Path(named).expanduser(), own] if named else [own]
+    # For an unknown user, os.path leaves the ~. pathlib would raise a RuntimeError.
+    return [Path(os.path.expanduser(named)), own] if named else [own]
 
 
 def _find_tinyshakespeare() -> Path | None:
@@ -316,7 +321,7 @@ def _find_tinyshakespeare() -> Path | None:
 
 def _check_tinyshakespeare(path: Path) -> None:
     """Raise a DataError if the file has another content than the published one."""
-    if hashlib.sha256(path.read_bytes()).hexdigest() != TINYSHAKESPEARE_SHA256:
+    if hashlib.sha256(_read_bytes(path)).hexdigest() != TINYSHAKESPEARE_SHA256:
         raise DataError(
             f"{path} is not the tinyshakespeare corpus: it has {path.stat().st_size:,} bytes, the "
             "corpus has 1,115,394 bytes, and its sha256 is different; delete the file, and it is "

@@ -25,8 +25,8 @@ from gptlib.checkpoint import (
     read_shapes,
     resolve_path,
 )
-from gptlib.checks import check_arguments
-from gptlib.config import GPTConfig
+from gptlib.checks import any_path, check_arguments
+from gptlib.config import ConfigError, GPTConfig, did_you_mean
 from gptlib.model import GPT
 from gptlib.tokenizer import Tokenizer
 from gptlib.variants.config import MODERN_PARTS, VariantConfig
@@ -78,7 +78,7 @@ def make_modern_model(config: VariantConfig, block: partial) -> GPT:
     return ModernGPT(config, block, norm, config.zero_init, config.bigram_table)
 
 
-@check_arguments(CheckpointError, path=str | Path)
+@check_arguments(CheckpointError, path=any_path)
 def load_model(path: str | Path) -> tuple[nn.Module, Tokenizer | None]:
     """Return the model of a checkpoint, with dropout off, and its tokenizer.
 
@@ -131,5 +131,9 @@ def model_from_header(header: dict) -> nn.Module:
     if header["model"] == "Bigram":
         return Bigram(**header["config"])
     core = {f.name for f in fields(GPTConfig)}
+    known = [f.name for f in fields(VariantConfig)]
+    for name in header["config"]:
+        if name not in known:
+            raise ConfigError(f"unknown option {name!r}{did_you_mean(name, known)}")
     config_class = GPTConfig if header["config"].keys() <= core else VariantConfig
     return make_model(config_class(**header["config"]))

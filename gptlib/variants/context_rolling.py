@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from gptlib.block import Block
 from gptlib.checks import at_least, check_arguments, checked_value, function, optional, tokens
 from gptlib.config import ConfigError, GPTConfig
+from gptlib.data import check_ids
 from gptlib.kv_cache import KVCache
 from gptlib.model import GPT
 from gptlib.variants.config import VariantConfig
@@ -84,7 +85,7 @@ class RollingGPT(GPT):
         context, hidden = self.first_context(len(idx)), []
         for window in idx.split(self.config.window, dim=1):
             h, context = self.read_window(window, context)
-            context = context if edit is None else edit(context)
+            context = context if edit is None else edited(context, edit)
             hidden.append(h)
         return self.output_layer(torch.cat(hidden, dim=1))
 
@@ -164,6 +165,15 @@ class RollingGPT(GPT):
         cache.context = self.next_context(hidden, written)
         cache.kv, cache.hidden = None, []
 
+    def check_cache(self, idx: Tensor, cache: "RollingCache") -> None:
+        if not isinstance(cache, RollingCache):
+            raise ValueError("the cache is not one of this model: use model.new_cache(batch_size)")
+        if len(cache.context) != len(idx):
+            raise ValueError(
+                f"the cache was made for {len(cache.context)} texts, but it gets {len(idx)}: "
+                f"use new_cache({len(idx)})"
+            )
+
     @check_arguments(batch_size=at_least(1))
     def new_cache(self, batch_size: int) -> "RollingCache":
         """Return an empty cache for `batch_size` texts of any length."""
@@ -174,6 +184,18 @@ class RollingGPT(GPT):
         if self.config.memory == "tokens":
             return {"memory tokens": self.memory.numel()} | table
         return table
+
+
+def edited(context: Tensor, edit: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return edit(context). Raise a ValueError if that is no context of the same shape."""
+    new = edit(context)
+    if not isinstance(new, Tensor) or new.shape != context.shape:
+        found = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
+        raise ValueError(
+            f"edit should return a tensor of shape {tuple(context.shape)}, like the context that "
+            f"it gets, not {found}"
+        )
+    return new
 
 
 class RollingCache:
@@ -215,5 +237,8 @@ def token_losses(model: nn.Module, idx: Tensor, **how) -> Tensor:
 
     `how` is passed to the model, such as `edit`.
     """
+    if idx.shape[1] < 2:
+        raise ValueError(f"idx has the shape {tuple(idx.shape)}, each row needs two tokens")
     logits = model(idx[:, :-1], **how)                      # (B, T - 1, V)
+    check_ids(idx, vocab_size=logits.shape[-1])
     return F.cross_entropy(logits.transpose(1, 2), idx[:, 1:], reduction="none")

@@ -10,9 +10,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gptlib.checks import check_arguments
+
 # PyTorch's int8 kernel reads past the end of a row whose length is not a multiple of 16. Here every
 # row has a multiple of this length.
 KERNEL_WIDTH = 32
+
+
+def round_to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a matrix in int8, and a scale for each row: (out, in) -> (out, in), (out,).
+
+    The largest number of a row becomes 127 or -127. A row times its scale is nearly the old row:
+
+    >>> rounded, scale = round_to_int8(torch.tensor([[1.0, -2.0], [0.3, 0.1]]))
+    >>> rounded
+    tensor([[  64, -127],
+            [ 127,   42]], dtype=torch.int8)
+    >>> rounded * scale[:, None]
+    tensor([[ 1.0079, -2.0000],
+            [ 0.3000,  0.0992]])
+    """
+    scale = weight.abs().amax(1).clamp(min=1e-12) / 127
+    return (weight / scale[:, None]).round().to(torch.int8), scale
 
 
 class Int8Linear(nn.Module):
@@ -24,9 +43,7 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
-        weight = linear.weight.detach().float()                             # (out, in)
-        scale = weight.abs().amax(1).clamp(min=1e-12) / 127                 # (out,)
-        rounded = (weight / scale[:, None]).round().to(torch.int8)
+        rounded, scale = round_to_int8(linear.weight.detach().float())
         # Zeros fill each row up to a multiple of KERNEL_WIDTH. They do not change the product.
         self.padding = -linear.in_features % KERNEL_WIDTH
         self.register_buffer("weight", F.pad(rounded, (0, self.padding)))
@@ -41,6 +58,7 @@ class Int8Linear(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
+@check_arguments(model=nn.Module)
 def int8_copy(model: nn.Module) -> nn.Module:
     """Return a copy of `model` with every `nn.Linear` in int8. All other parts stay as they are.
 
@@ -49,6 +67,8 @@ def int8_copy(model: nn.Module) -> nn.Module:
     torch.int8
     """
     model = deepcopy(model).eval()
+    if isinstance(model, nn.Linear):
+        return Int8Linear(model)
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Linear):

@@ -8,14 +8,19 @@ The picture of a widget is also available as a figure with a text: `plot.show(*w
 A page without a kernel shows a table or a text in place of the widget.
 """
 
+from gptlib.widgets.bigram_row import BigramRow
 from gptlib.widgets.board import TrainingBoard
+from gptlib.widgets.courier_fact import CourierFact
+from gptlib.widgets.distance_weights import DistanceWeights
 from gptlib.widgets.explorer import AttentionExplorer, attention_weights
 from gptlib.widgets.merges import MergeStepper
 from gptlib.widgets.panel import find_checkpoints
 from gptlib.widgets.sampler import Sampler
+from gptlib.widgets.tokenizers import TokenizerComparison
 from gptlib.widgets.viewers import ContextViewer, TimeWeightViewer
 
 __all__ = [
-    "AttentionExplorer", "ContextViewer", "MergeStepper", "Sampler", "TimeWeightViewer",
-    "TrainingBoard", "attention_weights", "find_checkpoints",
+    "AttentionExplorer", "BigramRow", "ContextViewer", "CourierFact", "DistanceWeights",
+    "MergeStepper", "Sampler", "TimeWeightViewer", "TokenizerComparison", "TrainingBoard",
+    "attention_weights", "find_checkpoints",
 ]

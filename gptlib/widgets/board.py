@@ -9,7 +9,15 @@ import ipywidgets as W
 from torch import Tensor, nn
 
 from gptlib.checkpoint import CheckpointError, read_header
-from gptlib.checks import at_least, check_arguments, dict_of, optional, tokens, trainable
+from gptlib.checks import (
+    any_path,
+    at_least,
+    check_arguments,
+    dict_of,
+    optional,
+    tokens,
+    trainable,
+)
 from gptlib.config import TrainConfig
 from gptlib.generate import generate_text
 from gptlib.plot import mark_level, new_figure, plot_loss
@@ -46,7 +54,7 @@ class TrainingBoard(Panel):
 
     @check_arguments(
         model=trainable, train_ids=tokens("N"), val_ids=tokens("N"), block_size=at_least(1),
-        config=TrainConfig, out_dir=str | Path, tokenizer=any_tokenizer,
+        config=TrainConfig, out_dir=any_path, tokenizer=any_tokenizer,
         levels=optional(dict_of(str, float)), prompt=str | None, resume=RESUME,
     )
     def __init__(

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import html
 import io
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from gptlib.checkpoint import CheckpointError, read_header
-from gptlib.checks import check_arguments, checked_value, optional
+from gptlib.checks import any_path, check_arguments, checked_value, optional
 from gptlib.config import project_dir
 from gptlib.plot import visible
 from gptlib.tokenizer import Tokenizer, any_tokenizer
@@ -189,7 +190,7 @@ def dropdown(name: str, models: Models, *others: str) -> W.Dropdown:
 # Models
 
 
-@check_arguments(runs=optional(str | Path))
+@check_arguments(runs=optional(any_path))
 def find_checkpoints(runs: str | Path | None = None) -> dict[str, Path]:
     """Return the checkpoints in a folder that gptlib can load and that contain a tokenizer.
 
@@ -202,6 +203,9 @@ def find_checkpoints(runs: str | Path | None = None) -> dict[str, Path]:
     """
     runs = Path(runs) if runs else project_dir() / "runs"
     found = {}
+    # For a name that is too long, os.path answers False. pathlib would raise an OSError.
+    if not os.path.isdir(runs):
+        return found
     for path in sorted(runs.glob("**/*.safetensors")):
         if "earlier" in path.relative_to(runs).parts:
             continue

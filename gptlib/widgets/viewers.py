@@ -1,4 +1,4 @@
-"""Viewers for chapters 6 and 7: learned time-weights, and the effect of a context on each token."""
+"""Viewers for chapters 6 and 7: learned time-weights, and the effect of a context."""
 
 import ipywidgets as W
 import torch

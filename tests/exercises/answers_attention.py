@@ -13,12 +13,16 @@ def visible(T):
     return torch.ones(T, T, dtype=torch.bool).tril()
 
 
+def in_window(T, window):
+    return visible(T).triu(1 - window)
+
+
 def scores(q, k):
     return q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
 
 
-def masked(raw, hidden=-math.inf):
-    return raw.masked_fill(~visible(raw.shape[-1]).to(raw.device), hidden)
+def masked(raw, window, hidden=-math.inf):
+    return raw.masked_fill(~in_window(raw.shape[-1], window).to(raw.device), hidden)
 
 
 # causal_mask --------------------------------------------------------------------------------------
@@ -91,245 +95,118 @@ def a_window(T):
 # attention_weights --------------------------------------------------------------------------------
 
 @RIGHT.to("attention_weights")
-def a_large_negative_number(q, k):
-    return masked(scores(q, k), -1e9).softmax(-1)
+def a_large_negative_number(q, k, window):
+    return masked(scores(q, k), window, -1e9).softmax(-1)
 
 
 @WRONG.to("attention_weights", "after the softmax", "0 / 0")
-def masked_late_and_renormalised(q, k):
-    weights = scores(q, k).softmax(-1).tril()
+def masked_late_and_renormalised(q, k, window):
+    weights = scores(q, k).softmax(-1).tril().triu(1 - window)
     return weights / weights.sum(-1, keepdim=True)
 
 
 @RIGHT.to("attention_weights")
-def row_by_row(q, k):
+def row_by_row(q, k, window):
     B, H, T, d = q.shape
     weights = torch.zeros(B, H, T, T, dtype=q.dtype, device=q.device)
     for t in range(T):
-        of_query = k[..., :t + 1, :] @ q[..., t, :, None] / d ** 0.5
-        weights[..., t, :t + 1] = of_query[..., 0].softmax(-1)
+        first = max(t - window + 1, 0)
+        of_query = k[..., first:t + 1, :] @ q[..., t, :, None] / d ** 0.5
+        weights[..., t, first:t + 1] = of_query[..., 0].softmax(-1)
     return weights
 
 
 @RIGHT.to("attention_weights")
-def with_einsum(q, k):
-    added = torch.full((q.shape[2],) * 2, -math.inf, dtype=q.dtype, device=q.device).triu(1)
+def with_einsum(q, k, window):
+    hidden = torch.full((q.shape[2],) * 2, -math.inf, dtype=q.dtype, device=q.device)
+    added = hidden.triu(1) + hidden.tril(-window)
     return (torch.einsum("bhid,bhjd->bhij", q, k) * q.size(-1) ** -0.5 + added).softmax(-1)
 
 
 @WRONG.to("attention_weights", "scale", "head")
-def unscaled(q, k):
-    return masked(q @ k.transpose(-2, -1)).softmax(-1)
+def unscaled(q, k, window):
+    return masked(q @ k.transpose(-2, -1), window).softmax(-1)
 
 
 @WRONG.to("attention_weights", "all heads", "head_size")
-def scaled_by_all_channels(q, k):
-    return masked(q @ k.transpose(-2, -1) / math.sqrt(q.shape[1] * q.shape[-1])).softmax(-1)
+def scaled_by_all_channels(q, k, window):
+    return masked(q @ k.transpose(-2, -1) / math.sqrt(q.shape[1] * q.shape[-1]), window).softmax(-1)
 
 
 @WRONG.to("attention_weights", "multipl", "divide")
-def scaled_up(q, k):
-    return masked(q @ k.transpose(-2, -1) * math.sqrt(q.shape[-1])).softmax(-1)
+def scaled_up(q, k, window):
+    return masked(q @ k.transpose(-2, -1) * math.sqrt(q.shape[-1]), window).softmax(-1)
 
 
 @WRONG.to("attention_weights", "square root")
-def scaled_without_the_root(q, k):
-    return masked(q @ k.transpose(-2, -1) / q.shape[-1]).softmax(-1)
+def scaled_without_the_root(q, k, window):
+    return masked(q @ k.transpose(-2, -1) / q.shape[-1], window).softmax(-1)
 
 
 @WRONG.to("attention_weights", "positions", "head_size")
-def scaled_by_time(q, k):
-    return masked(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-2])).softmax(-1)
+def scaled_by_time(q, k, window):
+    return masked(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-2]), window).softmax(-1)
 
 
 @WRONG.to("attention_weights", "axis")
-def softmax_over_queries(q, k):
-    return masked(scores(q, k)).softmax(-2)
+def softmax_over_queries(q, k, window):
+    return masked(scores(q, k), window).softmax(-2)
 
 
 @WRONG.to("attention_weights", "after the softmax", "sum")
-def masked_late(q, k):
-    return scores(q, k).softmax(-1).tril()
+def masked_late(q, k, window):
+    return scores(q, k).softmax(-1).tril().triu(1 - window)
 
 
 @WRONG.to("attention_weights", "no mask")
-def unmasked(q, k):
+def unmasked(q, k, window):
     return scores(q, k).softmax(-1)
 
 
 @WRONG.to("attention_weights", "transposed")
-def mask_transposed(q, k):
-    return scores(q, k).masked_fill(~visible(q.shape[2]).T, -math.inf).softmax(-1)
+def mask_transposed(q, k, window):
+    return scores(q, k).masked_fill(~in_window(q.shape[2], window).T, -math.inf).softmax(-1)
 
 
 @WRONG.to("attention_weights", "itself")
-def diagonal_hidden(q, k):
-    return scores(q, k).masked_fill(~visible(q.shape[2]).tril(-1), -math.inf).softmax(-1)
+def diagonal_hidden(q, k, window):
+    return scores(q, k).masked_fill(~in_window(q.shape[2], window).tril(-1), -math.inf).softmax(-1)
 
 
 @WRONG.to("attention_weights", "0", "-inf")
-def masked_with_zero(q, k):
-    return masked(scores(q, k), 0.0).softmax(-1)
+def masked_with_zero(q, k, window):
+    return masked(scores(q, k), window, 0.0).softmax(-1)
 
 
 @WRONG.to("attention_weights", "softmax")
-def no_softmax(q, k):
-    return masked(scores(q, k), 0.0)
+def no_softmax(q, k, window):
+    return masked(scores(q, k), window, 0.0)
 
 
 @WRONG.to("attention_weights", "swapped")
-def query_and_key_swapped(q, k):
-    return masked(scores(k, q)).softmax(-1)
+def query_and_key_swapped(q, k, window):
+    return masked(scores(k, q), window).softmax(-1)
 
 
 @WRONG.to("attention_weights", "-inf")
-def masked_with_minus_20(q, k):
-    return masked(scores(q, k), -20.0).softmax(-1)
+def masked_with_minus_20(q, k, window):
+    return masked(scores(q, k), window, -20.0).softmax(-1)
 
 
 @WRONG.to("attention_weights", "large scores")
-def softmax_by_hand(q, k):
-    e = masked(scores(q, k)).exp()
+def softmax_by_hand(q, k, window):
+    e = masked(scores(q, k), window).exp()
     return e / e.sum(-1, keepdim=True)
 
 
 @WRONG.to("attention_weights", "RuntimeError", "swap the last two axes")
-def all_axes_reversed(q, k):
-    return masked(q @ k.T / math.sqrt(q.shape[-1])).softmax(-1)
+def all_axes_reversed(q, k, window):
+    return masked(q @ k.T / math.sqrt(q.shape[-1]), window).softmax(-1)
 
 
 @WRONG.to("attention_weights", "gradient")
-def detached(q, k):
-    return masked(scores(q, k.detach())).softmax(-1)
-
-
-# split_heads --------------------------------------------------------------------------------------
-
-@RIGHT.to("split_heads")
-def with_chunks(x, n_head):
-    return torch.stack(x.chunk(n_head, dim=-1), dim=1)
-
-
-@RIGHT.to("split_heads")
-def with_unflatten(x, n_head):
-    return x.unflatten(-1, (n_head, -1)).transpose(1, 2).contiguous()
-
-
-@WRONG.to("split_heads", "transpos", "view")
-def view_alone(x, n_head):
-    B, T, C = x.shape
-    return x.view(B, n_head, T, C // n_head)
-
-
-@WRONG.to("split_heads", "neighbour")
-def interleaved(x, n_head):
-    B, T, C = x.shape
-    return x.view(B, T, C // n_head, n_head).permute(0, 3, 1, 2)
-
-
-@WRONG.to("split_heads", "transpose", "(B, T, n_head, head_size)")
-def not_transposed(x, n_head):
-    B, T, C = x.shape
-    return x.view(B, T, n_head, C // n_head)
-
-
-@WRONG.to("split_heads", "head_size, T")
-def transposed_too_far(x, n_head):
-    B, T, C = x.shape
-    return x.view(B, T, n_head, C // n_head).permute(0, 2, 3, 1)
-
-
-@WRONG.to("split_heads", "n_head", "head_size")
-def head_size_and_n_head_swapped(x, n_head):
-    B, T, C = x.shape
-    return x.view(B, T, C // n_head, n_head).transpose(1, 2)
-
-
-@WRONG.to("split_heads", "order")
-def heads_reversed(x, n_head):
-    return torch.stack(x.chunk(n_head, dim=-1)[::-1], dim=1)
-
-
-@WRONG.to("split_heads", "every head", "slice")
-def every_head_sees_all(x, n_head):
-    return x[:, None].expand(-1, n_head, -1, -1)
-
-
-@WRONG.to("split_heads", "first")
-def the_first_slice_for_all(x, n_head):
-    return x[:, None, :, :x.shape[-1] // n_head].repeat(1, n_head, 1, 1)
-
-
-@WRONG.to("split_heads", "gradient")
-def copied_out(x, n_head):
-    return torch.stack(x.detach().chunk(n_head, dim=-1), dim=1)
-
-
-# merge_heads --------------------------------------------------------------------------------------
-
-@RIGHT.to("merge_heads")
-def with_cat(y):
-    return torch.cat(list(y.unbind(1)), dim=-1)
-
-
-@RIGHT.to("merge_heads")
-def with_contiguous(y):
-    B, H, T, d = y.shape
-    return y.transpose(1, 2).contiguous().view(B, T, H * d)
-
-
-@WRONG.to("merge_heads", "transpos", "position")
-def reshape_alone(y):
-    B, H, T, d = y.shape
-    return y.reshape(B, T, H * d)
-
-
-@WRONG.to("merge_heads", "channel", "side by side")
-def interleaved_again(y):
-    B, H, T, d = y.shape
-    return y.permute(0, 2, 3, 1).reshape(B, T, H * d)
-
-
-@WRONG.to("merge_heads", "average")
-def averaged(y):
-    return y.mean(1)
-
-
-@WRONG.to("merge_heads", "add")
-def added(y):
-    return y.sum(1)
-
-
-@WRONG.to("merge_heads", "first head")
-def first_head_only(y):
-    return y[:, 0]
-
-
-@WRONG.to("merge_heads", "one after another", "time")
-def heads_along_time(y):
-    B, H, T, d = y.shape
-    return y.reshape(B, H * T, d)
-
-
-@WRONG.to("merge_heads", "order")
-def heads_reversed_again(y):
-    return torch.cat(list(y.unbind(1))[::-1], dim=-1)
-
-
-@WRONG.to("merge_heads", "(B, T, C)")
-def transposed_only(y):
-    return y.transpose(1, 2)
-
-
-@WRONG.to("merge_heads", "RuntimeError", "view")
-def view_after_transpose(y):
-    B, H, T, d = y.shape
-    return y.transpose(1, 2).view(B, T, H * d)
-
-
-@WRONG.to("merge_heads", "gradient")
-def detached_heads(y):
-    return F.pad(y.detach().transpose(1, 2).flatten(2), (0, 0))
+def detached(q, k, window):
+    return masked(scores(q, k.detach()), window).softmax(-1)
 
 
 # More answers -------------------------------------------------------------------------------------
@@ -363,126 +240,68 @@ def as_lists(T):
 
 
 @WRONG.to("attention_weights", "do not sum to 1")
-def softmax_over_everything(q, k):
-    raw = masked(scores(q, k))
+def softmax_over_everything(q, k, window):
+    raw = masked(scores(q, k), window)
     return raw.flatten(-2).softmax(-1).view_as(raw)
 
 
 @WRONG.to("attention_weights", "twice")
-def softmax_twice(q, k):
-    return masked(scores(q, k)).softmax(-1).softmax(-1)
+def softmax_twice(q, k, window):
+    return masked(scores(q, k), window).softmax(-1).softmax(-1)
 
 
 @WRONG.to("attention_weights", "signs")
-def scores_negated(q, k):
-    return masked(-scores(q, k)).softmax(-1)
+def scores_negated(q, k, window):
+    return masked(-scores(q, k), window).softmax(-1)
 
 
 @WRONG.to("attention_weights", "hides every position from itself", "first position")
-def diagonal_hidden_except_the_first(q, k):
-    allowed = visible(q.shape[2]).tril(-1)
+def diagonal_hidden_except_the_first(q, k, window):
+    allowed = in_window(q.shape[2], window).tril(-1)
     allowed[0, 0] = True
     return scores(q, k).masked_fill(~allowed, -math.inf).softmax(-1)
 
 
 @WRONG.to("attention_weights", "nearly right", ".float()")
-def float32_inside(q, k):
-    return masked(scores(q.float(), k.float())).softmax(-1).to(q.dtype)
+def float32_inside(q, k, window):
+    return masked(scores(q.float(), k.float()), window).softmax(-1).to(q.dtype)
 
 
 @WRONG.to("attention_weights", "-inf is safe")
-def a_finite_number_added(q, k):
-    return (scores(q, k) + (~visible(q.shape[2])).to(q.dtype) * -1e4).softmax(-1)
+def a_finite_number_added(q, k, window):
+    return (scores(q, k) + (~in_window(q.shape[2], window)).to(q.dtype) * -1e4).softmax(-1)
 
 
 @WRONG.to("attention_weights", "two calls", "random")
-def dropout_inside(q, k):
-    return F.dropout(masked(scores(q, k)).softmax(-1), 0.1)
+def dropout_inside(q, k, window):
+    return F.dropout(masked(scores(q, k), window).softmax(-1), 0.1)
 
 
 @WRONG.to("attention_weights", "scale is missing", "queries")
-def two_mistakes(q, k):
-    return masked(q @ k.transpose(-2, -1)).softmax(-2)
+def two_mistakes(q, k, window):
+    return masked(q @ k.transpose(-2, -1), window).softmax(-2)
 
 
 @WRONG.to("attention_weights", "no weight at all")
-def window_of_four(q, k):
-    return masked(scores(q, k)).masked_fill(~visible(q.shape[2]).triu(-3), -math.inf).softmax(-1)
+def window_of_at_most_two(q, k, window):
+    return masked(scores(q, k), min(window, 2)).softmax(-1)
 
 
 @WRONG.to("attention_weights", "position 0 gives itself no weight")
-def diagonal_hidden_and_nan_to_num(q, k):
-    allowed = visible(q.shape[2]).tril(-1)
+def diagonal_hidden_and_nan_to_num(q, k, window):
+    allowed = in_window(q.shape[2], window).tril(-1)
     return scores(q, k).masked_fill(~allowed, -math.inf).softmax(-1).nan_to_num()
 
 
 @WRONG.to("attention_weights", "shape")
-def averages_already(q, k):
-    return masked(scores(q, k)).softmax(-1) @ k
+def averages_already(q, k, window):
+    return masked(scores(q, k), window).softmax(-1) @ k
 
 
 @WRONG.to("attention_weights", "changes its argument", "q")
-def query_scaled_in_place(q, k):
+def query_scaled_in_place(q, k, window):
     q /= math.sqrt(q.shape[-1])
-    return masked(q @ k.transpose(-2, -1)).softmax(-1)
-
-
-@WRONG.to("split_heads", "shape")
-def heads_in_the_batch(x, n_head):
-    B, T, C = x.shape
-    return x.view(B, T, n_head, C // n_head).transpose(1, 2).reshape(B * n_head, T, C // n_head)
-
-
-@WRONG.to("split_heads", "positions are mixed up")
-def cut_along_the_batch(x, n_head):
-    B, T, C = x.shape
-    return x.reshape(n_head, B, T, C // n_head).transpose(0, 1)
-
-
-@WRONG.to("split_heads", "tuple")
-def a_tuple_of_heads(x, n_head):
-    return x.chunk(n_head, dim=-1)
-
-
-@WRONG.to("split_heads", "lost or changed")
-def first_row_for_all(x, n_head):
-    return x[:1].expand(len(x), -1, -1).unflatten(-1, (n_head, -1)).transpose(1, 2)
-
-
-@WRONG.to("split_heads", "batch stays the first axis")
-def heads_before_the_batch(x, n_head):
-    return x.unflatten(-1, (n_head, -1)).permute(2, 0, 1, 3)
-
-
-@WRONG.to("split_heads", "swapped")
-def slices_of_n_head_channels(x, n_head):
-    return torch.stack(x.split(n_head, dim=-1), dim=1)
-
-
-@WRONG.to("merge_heads", "shape")
-def flattened_too_far(y):
-    return y.transpose(1, 2).flatten(1)
-
-
-@WRONG.to("merge_heads", "largest")
-def largest(y):
-    return y.amax(1)
-
-
-@WRONG.to("merge_heads", "shape", "(1, 1, 2)")
-def batch_squeezed(y):
-    return y.transpose(1, 2).flatten(2).squeeze(0)
-
-
-@WRONG.to("merge_heads", "for y", "is right")
-def axes_one_and_three(y):
-    B, H, T, d = y.shape
-    return y.transpose(1, 3).reshape(B, T, H * d)
-
-
-@WRONG.to("merge_heads", "lost or changed")
-def side_by_side_and_halved(y):
-    return y.transpose(1, 2).flatten(2) / y.shape[1]
+    return masked(q @ k.transpose(-2, -1), window).softmax(-1)
 
 
 # Answers of more students -------------------------------------------------------------------------
@@ -555,22 +374,23 @@ def minus_a_billion(T):
 
 
 @RIGHT.to("attention_weights")
-def with_torch_s_own_attention(q, k):
+def with_torch_s_own_attention(q, k, window):
     values = torch.eye(q.shape[2], dtype=q.dtype).expand(*q.shape[:2], -1, -1)
-    return F.scaled_dot_product_attention(q, k, values, is_causal=True)
+    mask = in_window(q.shape[2], window)
+    return F.scaled_dot_product_attention(q, k, values, attn_mask=mask)
 
 
 @RIGHT.to("attention_weights")
-def by_hand_and_stable(q, k):
-    seen = masked(scores(q, k))
+def by_hand_and_stable(q, k, window):
+    seen = masked(scores(q, k), window)
     e = (seen - seen.amax(-1, keepdim=True)).exp()
     return e / e.sum(-1, keepdim=True)
 
 
 @RIGHT.to("attention_weights")
-def head_by_head(q, k):
+def head_by_head(q, k, window):
     def one_head(q, k):
-        return masked(torch.matmul(q * len(q[0]) ** -0.5, k.T)).softmax(1)
+        return masked(torch.matmul(q * len(q[0]) ** -0.5, k.T), window).softmax(1)
 
     B, H = q.shape[:2]
     return torch.stack([torch.stack([one_head(q[b, h], k[b, h]) for h in range(H)])
@@ -578,207 +398,448 @@ def head_by_head(q, k):
 
 
 @WRONG.to("attention_weights", "exactly 0 are hidden")
-def zeros_taken_for_the_future(q, k):
+def zeros_taken_for_the_future(q, k, window):
     """Hide every score that is 0 after tril."""
-    kept = scores(q, k).tril()
+    kept = scores(q, k).tril().triu(1 - window)
     return kept.masked_fill(kept == 0, -math.inf).softmax(-1)
 
 
 @WRONG.to("attention_weights", "after the softmax", "divide the scores")
-def scaled_late(q, k):
+def scaled_late(q, k, window):
     """Divide the weights, not the scores."""
-    return masked(q @ k.mT).softmax(-1) / math.sqrt(q.shape[-1])
+    return masked(q @ k.mT, window).softmax(-1) / math.sqrt(q.shape[-1])
 
 
 @WRONG.to("attention_weights", "sigmoid")
-def sigmoid_weights(q, k):
+def sigmoid_weights(q, k, window):
     """Use a sigmoid for the softmax."""
-    return masked(scores(q, k)).sigmoid()
+    return masked(scores(q, k), window).sigmoid()
 
 
 @WRONG.to("attention_weights", "exp is applied before")
-def exponential_twice(q, k):
+def exponential_twice(q, k, window):
     """Take the exponential, and then the softmax."""
-    return masked(scores(q, k).exp()).softmax(-1)
+    return masked(scores(q, k).exp(), window).softmax(-1)
 
 
 @WRONG.to("attention_weights", "mask of ones and zeros is added")
-def mask_added(q, k):
+def mask_added(q, k, window):
     """Add a mask of ones and zeros."""
-    return (scores(q, k) + visible(q.shape[2]).to(q.dtype)).softmax(-1)
+    return (scores(q, k) + in_window(q.shape[2], window).to(q.dtype)).softmax(-1)
 
 
 @WRONG.to("attention_weights", "ones and zeros", "subtracted")
-def one_subtracted(q, k):
+def one_subtracted(q, k, window):
     """Subtract 1 from what should be hidden."""
     return (scores(q, k) - torch.ones(q.shape[2], q.shape[2], dtype=q.dtype).triu(1)).softmax(-1)
 
 
 @WRONG.to("attention_weights", "relu")
-def rectified(q, k):
+def rectified(q, k, window):
     """Cut negative scores off."""
-    return masked(scores(q, k).relu()).softmax(-1)
+    return masked(scores(q, k).relu(), window).softmax(-1)
 
 
 @WRONG.to("attention_weights", "√n_head")
-def scaled_by_the_number_of_heads(q, k):
+def scaled_by_the_number_of_heads(q, k, window):
     """Read the wrong axis of the shape."""
-    return masked(q @ k.mT / math.sqrt(q.shape[1])).softmax(-1)
+    return masked(q @ k.mT / math.sqrt(q.shape[1]), window).softmax(-1)
 
 
 @WRONG.to("attention_weights", "√head_size twice")
-def both_scaled(q, k):
+def both_scaled(q, k, window):
     """Scale q and k, and so the scores twice."""
     root = q.shape[-1] ** 0.5
-    return masked((q / root) @ (k / root).mT).softmax(-1)
+    return masked((q / root) @ (k / root).mT, window).softmax(-1)
 
 
 @WRONG.to("attention_weights", "hidden scores are set to 0")
-def hidden_with_a_tiny_number(q, k):
+def hidden_with_a_tiny_number(q, k, window):
     """Write -1e-9 for -1e9."""
-    return masked(scores(q, k), -1e-9).softmax(-1)
+    return masked(scores(q, k), window, -1e-9).softmax(-1)
 
 
 @WRONG.to("attention_weights", "over the wrong axis, the heads", "there is no mask")
-def no_mask_and_softmax_over_heads(q, k):
+def no_mask_and_softmax_over_heads(q, k, window):
     """Forget the mask, and take the softmax over axis 1."""
     return scores(q, k).softmax(1)
 
 
-@RIGHT.to("split_heads")
-def transposed_first(x, n_head):
-    B, T, C = x.shape
-    return x.mT.reshape(B, n_head, C // n_head, T).mT
+# The window ---------------------------------------------------------------------------------------
+
+@RIGHT.to("attention_weights")
+def by_distance(q, k, window):
+    positions = torch.arange(q.shape[2])
+    distance = positions[:, None] - positions
+    allowed = (distance >= 0) & (distance < window)
+    return scores(q, k).masked_fill(~allowed, -math.inf).softmax(-1)
 
 
-@RIGHT.to("split_heads")
-def filled_slice_by_slice(x, n_head):
-    B, T, C = x.shape
-    size = C // n_head
-    heads = x.new_empty(B, n_head, T, size)
-    for h in range(n_head):
-        heads[:, h] = x[..., h * size:h * size + size]
-    return heads
+@WRONG.to("attention_weights", "window is missing")
+def window_ignored(q, k, window):
+    """Use the causal mask of the chapter."""
+    return masked(scores(q, k), q.shape[2]).softmax(-1)
 
 
-@RIGHT.to("split_heads")
-def by_unfolding(x, n_head):
-    size = x.shape[-1] // n_head
-    return x.unfold(-1, size, size).movedim(2, 1)
+@WRONG.to("attention_weights", "one position too long")
+def window_too_long(q, k, window):
+    """Forget that the position itself counts."""
+    return masked(scores(q, k), window + 1).softmax(-1)
 
 
-@WRONG.to("split_heads", "one channel after the head before")
-def slices_that_overlap(x, n_head):
-    """Begin head h at channel h."""
-    size = x.shape[-1] // n_head
-    return torch.stack([x[:, :, h:h + size] for h in range(n_head)], dim=1)
+@WRONG.to("attention_weights", "one position too short")
+def window_too_short(q, k, window):
+    """Count the position itself twice."""
+    return masked(scores(q, k), window - 1).softmax(-1)
 
 
-@WRONG.to("split_heads", "heads are the last axis")
-def stacked_at_the_end(x, n_head):
-    """Stack along the last axis."""
-    return torch.stack(x.chunk(n_head, dim=-1), dim=-1)
+@WRONG.to("attention_weights", "reaches into the future")
+def window_on_both_sides(q, k, window):
+    """Allow every position nearer than the window."""
+    positions = torch.arange(q.shape[2])
+    near = (positions[:, None] - positions).abs() < window
+    return scores(q, k).masked_fill(~near, -math.inf).softmax(-1)
 
 
-@WRONG.to("split_heads", "joined again")
-def slices_joined_again(x, n_head):
-    """Use cat where stack is right."""
-    return torch.cat(x.chunk(n_head, dim=-1), dim=-1)
+@WRONG.to("attention_weights", "near positions are hidden")
+def window_hidden(q, k, window):
+    """Hide the window, and show what lies before it."""
+    return scores(q, k).masked_fill(~visible(q.shape[2]).tril(-window), -math.inf).softmax(-1)
 
 
-@WRONG.to("split_heads", "others are 0")
-def others_set_to_0(x, n_head):
-    """Mask the other heads' channels, and keep them."""
-    size = x.shape[-1] // n_head
-    heads = torch.zeros_like(x)[:, None].repeat(1, n_head, 1, 1)
-    for h in range(n_head):
-        heads[:, h, :, h * size:(h + 1) * size] = x[:, :, h * size:(h + 1) * size]
-    return heads
+@WRONG.to("attention_weights", "blocks")
+def in_blocks(q, k, window):
+    """Cut the text into blocks as long as the window."""
+    block = torch.arange(q.shape[2]) // window
+    allowed = visible(q.shape[2]) & (block == block[:, None])
+    return scores(q, k).masked_fill(~allowed, -math.inf).softmax(-1)
 
 
-@WRONG.to("split_heads", "all heads get the last slice")
-def the_last_slice_for_all(x, n_head):
-    """Overwrite all heads in each step of the loop."""
-    size = x.shape[-1] // n_head
-    heads = x.new_zeros(x.shape[0], n_head, x.shape[1], size)
-    for h in range(n_head):
-        heads[:] = x[:, None, :, h * size:(h + 1) * size]
-    return heads
+@WRONG.to("attention_weights", "window is missing", "scale is missing")
+def no_window_and_no_scale(q, k, window):
+    """Forget both."""
+    return masked(q @ k.mT, q.shape[2]).softmax(-1)
 
 
-@WRONG.to("split_heads", "neighbouring channels")
-def every_nth_channel(x, n_head):
-    """Give head h the channels h, h + n_head, h + 2 n_head …"""
-    return torch.stack([x[..., h::n_head] for h in range(n_head)], dim=1)
+@WRONG.to("attention_weights", "before the window get weight")
+def window_of_at_least_three(q, k, window):
+    """Take too small windows for an error."""
+    return masked(scores(q, k), max(window, 3)).softmax(-1)
 
 
-@WRONG.to("split_heads", "still has the shape (B, T, n_head, head_size)")
-def stacked_on_axis_2(x, n_head):
-    """Stack the heads after time."""
-    return torch.stack(x.tensor_split(n_head, dim=-1), dim=2)
+# one_query ----------------------------------------------------------------------------------------
+
+@RIGHT.to("one_query")
+def one_query_with_einsum(q, keys, values):
+    weights = torch.einsum("bhd,bhtd->bht", q, keys).mul(q.shape[-1] ** -0.5).softmax(-1)
+    return torch.einsum("bht,bhtd->bhd", weights, values)
 
 
-@RIGHT.to("merge_heads")
-def filled_head_by_head(y):
-    B, H, T, d = y.shape
-    x = torch.empty(B, T, H * d, dtype=y.dtype)
-    for h, head in enumerate(y.unbind(1)):
-        x[:, :, h * d:(h + 1) * d] = head
+@RIGHT.to("one_query")
+def one_query_with_torch(q, keys, values):
+    return F.scaled_dot_product_attention(q.unsqueeze(2), keys, values).squeeze(2)
+
+
+@RIGHT.to("one_query")
+def one_query_by_products(q, keys, values):
+    weights = ((q[:, :, None] * keys).sum(-1) / math.sqrt(q.shape[-1])).softmax(-1)
+    return (weights[..., None] * values).sum(2)
+
+
+@RIGHT.to("one_query")
+def one_query_by_columns(q, keys, values):
+    weights = (keys @ q[..., None] / q.shape[-1] ** 0.5).softmax(2)     # (B, H, T, 1)
+    return (values.mT @ weights)[..., 0]
+
+
+@RIGHT.to("one_query")
+def one_query_by_loops(q, keys, values):
+    def one(q, keys, values):
+        return torch.softmax(keys @ q / len(q) ** 0.5, 0) @ values
+
+    B, H, d = q.shape
+    rows = [one(q[b, h], keys[b, h], values[b, h]) for b in range(B) for h in range(H)]
+    return torch.stack(rows).view(B, H, d)
+
+
+@WRONG.to("one_query", "only the first position is seen", "No mask is needed")
+def one_query_and_a_causal_mask(q, keys, values):
+    """Keep the mask, which has one row for one query."""
+    return F.scaled_dot_product_attention(q[:, :, None], keys, values, is_causal=True)[:, :, 0]
+
+
+@WRONG.to("one_query", "only the first position is seen")
+def one_query_and_tril(q, keys, values):
+    """Use tril on the one row of scores."""
+    raw = q[:, :, None] @ keys.mT / q.shape[-1] ** 0.5
+    mask = torch.ones_like(raw, dtype=torch.bool).tril()
+    return (raw.masked_fill(~mask, -math.inf).softmax(-1) @ values)[:, :, 0]
+
+
+@WRONG.to("one_query", "scale is missing")
+def one_query_unscaled(q, keys, values):
+    return ((q[:, :, None] @ keys.mT).softmax(-1) @ values)[:, :, 0]
+
+
+@WRONG.to("one_query", "√T")
+def one_query_scaled_by_time(q, keys, values):
+    return ((q[:, :, None] @ keys.mT / keys.shape[2] ** 0.5).softmax(-1) @ values)[:, :, 0]
+
+
+@WRONG.to("one_query", "√n_head")
+def one_query_scaled_by_heads(q, keys, values):
+    """Read the size from the wrong axis of q."""
+    return ((q[:, :, None] @ keys.mT / q.shape[1] ** 0.5).softmax(-1) @ values)[:, :, 0]
+
+
+@WRONG.to("one_query", "square root")
+def one_query_without_the_root(q, keys, values):
+    return ((q[:, :, None] @ keys.mT / q.shape[-1]).softmax(-1) @ values)[:, :, 0]
+
+
+@WRONG.to("one_query", "axis", "one query")
+def one_query_softmax_over_queries(q, keys, values):
+    return ((q[:, :, None] @ keys.mT / q.shape[-1] ** 0.5).softmax(-2) @ values)[:, :, 0]
+
+
+@WRONG.to("one_query", "softmax is missing")
+def one_query_without_softmax(q, keys, values):
+    return (q[:, :, None] @ keys.mT / q.shape[-1] ** 0.5 @ values)[:, :, 0]
+
+
+@WRONG.to("one_query", "axis too many", "(B, n_head, head_size)")
+def one_query_with_its_axis(q, keys, values):
+    return F.scaled_dot_product_attention(q[:, :, None], keys, values)
+
+
+@WRONG.to("one_query", "newest position is left out")
+def one_query_of_the_past(q, keys, values):
+    """Hide the position itself."""
+    return F.scaled_dot_product_attention(
+        q[:, :, None], keys[:, :, :-1], values[:, :, :-1])[:, :, 0]
+
+
+@WRONG.to("one_query", "swapped")
+def one_query_keys_for_values(q, keys, values):
+    return F.scaled_dot_product_attention(q[:, :, None], values, keys)[:, :, 0]
+
+
+@WRONG.to("one_query", "values are never used")
+def one_query_of_keys(q, keys, values):
+    return F.scaled_dot_product_attention(q[:, :, None], keys, keys)[:, :, 0]
+
+
+@WRONG.to("one_query", "argmax")
+def one_query_takes_the_best(q, keys, values):
+    best = (keys @ q[..., None]).argmax(2, keepdim=True)
+    return values.gather(2, best.expand(-1, -1, 1, values.shape[-1]))[:, :, 0]
+
+
+@WRONG.to("one_query", "contains the weights")
+def one_query_weights(q, keys, values):
+    return (keys @ q[..., None] / q.shape[-1] ** 0.5).softmax(2)[..., 0]
+
+
+@WRONG.to("one_query", "same weight")
+def one_query_mean(q, keys, values):
+    return values.mean(2)
+
+
+@WRONG.to("one_query", "wrong sign")
+def one_query_negated(q, keys, values):
+    return F.scaled_dot_product_attention(-q[:, :, None], keys, values)[:, :, 0]
+
+
+@WRONG.to("one_query", "overflows")
+def one_query_softmax_by_hand(q, keys, values):
+    e = (keys @ q[..., None] / q.shape[-1] ** 0.5).exp()
+    return (e / e.sum(2, keepdim=True) * values).sum(2)
+
+
+@WRONG.to("one_query", "gradient", "keys")
+def one_query_with_detached_keys(q, keys, values):
+    return F.scaled_dot_product_attention(q[:, :, None], keys.detach(), values)[:, :, 0]
+
+
+@WRONG.to("one_query", "RuntimeError")
+def one_query_without_an_axis(q, keys, values):
+    return (q @ keys.mT / q.shape[-1] ** 0.5).softmax(-1) @ values
+
+
+# all_heads ----------------------------------------------------------------------------------------
+
+def one_head(x, w_query, w_key, w_value):
+    q, k, v = x @ w_query, x @ w_key, x @ w_value
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+@RIGHT.to("all_heads")
+def all_heads_at_once(x, w_query, w_key, w_value, w_out):
+    x = x[:, None]                                          # (B, 1, T, C)
+    q, k, v = x @ w_query, x @ w_key, x @ w_value           # (B, n_head, T, head_size)
+    return (masked(scores(q, k), q.shape[2]).softmax(-1) @ v @ w_out).sum(1)
+
+
+@RIGHT.to("all_heads")
+def all_heads_side_by_side(x, w_query, w_key, w_value, w_out):
+    matrices = zip(w_query, w_key, w_value, strict=True)
+    return torch.cat([one_head(x, *of_head) for of_head in matrices], -1) @ w_out.flatten(0, 1)
+
+
+@RIGHT.to("all_heads")
+def all_heads_with_one_matrix(x, w_query, w_key, w_value, w_out):
+    H, C, d = w_query.shape
+    q, k, v = ((x @ w.transpose(0, 1).reshape(C, H * d)).unflatten(-1, (H, d)).transpose(1, 2)
+               for w in (w_query, w_key, w_value))
+    y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return torch.einsum("bhtd,hdc->btc", y, w_out)
+
+
+@RIGHT.to("all_heads")
+def all_heads_by_sum(x, w_query, w_key, w_value, w_out):
+    matrices = zip(w_query, w_key, w_value, strict=True)
+    return sum(one_head(x, *of_head) @ w_out[h] for h, of_head in enumerate(matrices))
+
+
+def fused(q, k, v, **options):
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, **options)
+
+
+def causal(raw, hidden=-math.inf):
+    return masked(raw, raw.shape[-1], hidden)
+
+
+def in_all_heads(x, matrices, attend, join=sum):
+    """Return the outputs of all heads, joined. `attend(q, k, v)` is what each head does."""
+    of_heads = zip(*matrices, strict=True)
+    return join([attend(x @ w_query, x @ w_key, x @ w_value) @ w_out
+                 for w_query, w_key, w_value, w_out in of_heads])
+
+
+@WRONG.to("all_heads", "no mask")
+def all_heads_unmasked(x, *matrices):
+    return in_all_heads(x, matrices, F.scaled_dot_product_attention)
+
+
+@WRONG.to("all_heads", "scale is missing")
+def all_heads_unscaled(x, *matrices):
+    return in_all_heads(x, matrices, lambda q, k, v: fused(q, k, v, scale=1.0))
+
+
+@WRONG.to("all_heads", "square root")
+def all_heads_scaled_without_the_root(x, *matrices):
+    return in_all_heads(x, matrices, lambda q, k, v: fused(q, k, v, scale=1 / q.shape[-1]))
+
+
+@WRONG.to("all_heads", "after the softmax")
+def all_heads_masked_late(x, *matrices):
+    return in_all_heads(x, matrices, lambda q, k, v: scores(q, k).softmax(-1).tril() @ v)
+
+
+@WRONG.to("all_heads", "wrong axis", "queries")
+def all_heads_softmax_over_queries(x, *matrices):
+    return in_all_heads(x, matrices, lambda q, k, v: causal(scores(q, k)).softmax(1) @ v)
+
+
+@WRONG.to("all_heads", "exp(0)")
+def all_heads_hidden_by_0(x, *matrices):
+    return in_all_heads(x, matrices, lambda q, k, v: causal(scores(q, k), 0.0).softmax(-1) @ v)
+
+
+@WRONG.to("all_heads", "softmax is missing")
+def all_heads_without_softmax(x, *matrices):
+    return in_all_heads(x, matrices, lambda q, k, v: scores(q, k).tril() @ v)
+
+
+@WRONG.to("all_heads", "swapped")
+def all_heads_queries_and_keys_swapped(x, *matrices):
+    return in_all_heads(x, matrices, lambda q, k, v: fused(k, q, v))
+
+
+@WRONG.to("all_heads", "averaged")
+def all_heads_averaged(x, *matrices):
+    return in_all_heads(x, matrices, fused, lambda heads: sum(heads) / len(heads))
+
+
+@WRONG.to("all_heads", "only the first head")
+def all_heads_first(x, *matrices):
+    return in_all_heads(x, matrices, fused, lambda heads: heads[0])
+
+
+@WRONG.to("all_heads", "only the last head", "overwritten")
+def all_heads_last(x, *matrices):
+    return in_all_heads(x, matrices, fused, lambda heads: heads[-1])
+
+
+@WRONG.to("all_heads", "first head is left out")
+def all_heads_from_1(x, *matrices):
+    return in_all_heads(
+        x, matrices, fused, lambda heads: sum(heads[1:], torch.zeros_like(heads[0])))
+
+
+@WRONG.to("all_heads", "apart")
+def all_heads_apart(x, *matrices):
+    return in_all_heads(x, matrices, fused, lambda heads: torch.stack(heads, dim=1))
+
+
+@WRONG.to("all_heads", "list", "torch.Tensor")
+def all_heads_in_a_list(x, *matrices):
+    return in_all_heads(x, matrices, fused, list)
+
+
+@WRONG.to("all_heads", "side by side")
+def all_heads_outputs_side_by_side(x, *matrices):
+    return in_all_heads(x, matrices, fused, lambda heads: torch.cat(heads, -1))
+
+
+@WRONG.to("all_heads", "gradient")
+def all_heads_detached(x, *matrices):
+    return in_all_heads(x, matrices, lambda q, k, v: fused(q, k, v.detach()))
+
+
+@WRONG.to("all_heads", "√C")
+def all_heads_scaled_by_channels(x, w_query, w_key, w_value, w_out):
+    """Divide by the root of C, the channels of x."""
+    C = x.shape[-1]
+    matrices = w_query, w_key, w_value, w_out
+    return in_all_heads(x, matrices, lambda q, k, v: fused(q, k, v, scale=C ** -0.5))
+
+
+@WRONG.to("all_heads", "residual")
+def all_heads_and_x(x, w_query, w_key, w_value, w_out):
+    return x + all_heads_by_sum(x, w_query, w_key, w_value, w_out)
+
+
+@WRONG.to("all_heads", "head before it", "same x")
+def all_heads_in_a_row(x, w_query, w_key, w_value, w_out):
+    """Use x for the result too."""
+    for h in range(len(w_query)):
+        x = one_head(x, w_query[h], w_key[h], w_value[h]) @ w_out[h]
     return x
 
 
-@RIGHT.to("merge_heads")
-def with_movedim(y):
-    return y.movedim(1, 2).flatten(2)
+@WRONG.to("all_heads", "output matrix of head 0")
+def all_heads_with_one_output(x, w_query, w_key, w_value, w_out):
+    return all_heads_by_sum(x, w_query, w_key, w_value, w_out[:1].expand_as(w_out))
 
 
-@RIGHT.to("merge_heads")
-def joined_by_recursion(y):
-    if y.shape[1] == 1:
-        return y[:, 0]
-    return torch.cat([y[:, 0], joined_by_recursion(y[:, 1:])], dim=-1)
+@WRONG.to("all_heads", "w_value is never used")
+def all_heads_values_by_w_key(x, w_query, w_key, w_value, w_out):
+    return all_heads_by_sum(x, w_query, w_key, w_key, w_out)
 
 
-@WRONG.to("merge_heads", "channels of each head are averaged")
-def channels_averaged(y):
-    """Average over the wrong axis."""
-    return y.mean(-1).transpose(1, 2)
+@WRONG.to("all_heads", "w_key is never used")
+def all_heads_keys_by_w_query(x, w_query, w_key, w_value, w_out):
+    return all_heads_by_sum(x, w_query, w_query, w_value, w_out)
 
 
-@WRONG.to("merge_heads", "batch and time are one axis")
-def batch_and_time_joined(y):
-    """View as (-1, C)."""
-    B, H, T, d = y.shape
-    return y.transpose(1, 2).reshape(-1, H * d)
+@WRONG.to("all_heads", "output matrices are missing")
+def all_heads_without_output(x, w_query, w_key, w_value, w_out):
+    matrices = zip(w_query, w_key, w_value, strict=True)
+    return torch.cat([one_head(x, *of_head) for of_head in matrices], -1)
 
 
-@WRONG.to("merge_heads", "rows of the batch are put side by side")
-def a_loop_over_the_batch(y):
-    """Go through axis 0 and not through axis 1."""
-    return torch.cat([head for head in y], dim=-1)
-
-
-@WRONG.to("merge_heads", "heads are multiplied")
-def multiplied(y):
-    """Multiply the heads."""
-    return y.prod(dim=1)
-
-
-@WRONG.to("merge_heads", "first head is repeated")
-def first_head_repeated(y):
-    """Read head 0 in each step of the loop."""
-    return torch.cat([y[:, 0] for _ in range(y.shape[1])], dim=-1)
-
-
-@WRONG.to("merge_heads", "time and channels are swapped")
-def channels_before_time(y):
-    """Transpose the wrong axes before the flattening."""
-    return y.mT.flatten(1, 2)
-
-
-@WRONG.to("merge_heads", "only the last head")
-def last_head_only(y):
-    """Overwrite the result in each step of the loop."""
-    for head in y.unbind(1):
-        x = head
-    return x.clone()
+@WRONG.to("all_heads", "changes its argument", "x")
+def all_heads_in_place(x, w_query, w_key, w_value, w_out):
+    x += all_heads_by_sum(x, w_query, w_key, w_value, w_out)
+    return x

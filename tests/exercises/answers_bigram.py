@@ -9,88 +9,115 @@ from torch.nn import functional as F
 WRONG, RIGHT = Answers(), Answers()
 
 
-# bigram_probabilities -----------------------------------------------------------------------------
+# previous_probabilities ---------------------------------------------------------------------------
 
-@RIGHT.to("bigram_probabilities")
+@RIGHT.to("previous_probabilities")
 def with_normalize(counts, smoothing):
-    return F.normalize(counts + smoothing, p=1, dim=1)
+    return F.normalize(counts.T + smoothing, p=1, dim=1)
 
 
-@RIGHT.to("bigram_probabilities")
-def row_by_row(counts, smoothing):
-    return torch.stack([(row + smoothing) / (row.sum() + smoothing * len(row)) for row in counts])
+@RIGHT.to("previous_probabilities")
+def columns_first(counts, smoothing):
+    return ((counts + smoothing) / (counts + smoothing).sum(0)).T
 
 
-@WRONG.to("bigram_probabilities", "column")
-def columns_sum_to_one(counts, smoothing):
-    return (counts + smoothing) / (counts + smoothing).sum(0, keepdim=True)
+@RIGHT.to("previous_probabilities")
+def column_by_column(counts, smoothing):
+    rows = [(c + smoothing) / (c.sum() + smoothing * len(c)) for c in counts.unbind(1)]
+    return torch.stack(rows)
 
 
-@WRONG.to("bigram_probabilities", "whole table")
+@WRONG.to("previous_probabilities", "token after", "column b of `counts`")
+def as_in_the_chapter(counts, smoothing):
+    return (counts + smoothing) / (counts + smoothing).sum(1, keepdim=True)
+
+
+@WRONG.to("previous_probabilities", "each column sums to 1", "transpose")
+def transpose_forgotten(counts, smoothing):
+    return (counts + smoothing) / (counts + smoothing).sum(0)
+
+
+@WRONG.to("previous_probabilities", "swapped", "token before")
+def transposed_after_dividing(counts, smoothing):
+    return F.normalize(counts + smoothing, p=1, dim=1).T
+
+
+@WRONG.to("previous_probabilities", "whole table")
 def joint(counts, smoothing):
-    return (counts + smoothing) / (counts + smoothing).sum()
+    return ((counts + smoothing) / (counts + smoothing).sum()).T
 
 
-@WRONG.to("bigram_probabilities", "keepdim")
+@WRONG.to("previous_probabilities", "keepdim")
 def keepdim_forgotten(counts, smoothing):
-    return (counts + smoothing) / (counts + smoothing).sum(1)
+    return (counts.T + smoothing) / (counts.T + smoothing).sum(1)
 
 
-@WRONG.to("bigram_probabilities", "before", "divide")
+@WRONG.to("previous_probabilities", "sums of its rows", ".sum(0)")
+def sums_before_the_transpose(counts, smoothing):
+    return (counts + smoothing).T / (counts + smoothing).sum(1, keepdim=True)
+
+
+@WRONG.to("previous_probabilities", "before", "divide")
 def smoothing_after_dividing(counts, smoothing):
-    return counts / counts.sum(1, keepdim=True) + smoothing
+    return (counts / counts.sum(0)).T + smoothing
 
 
-@WRONG.to("bigram_probabilities", "denominator")
+@WRONG.to("previous_probabilities", "denominator")
 def smoothing_in_the_numerator_only(counts, smoothing):
-    return (counts + smoothing) / counts.sum(1, keepdim=True)
+    return ((counts + smoothing) / counts.sum(0)).T
 
 
-@WRONG.to("bigram_probabilities", "once", "every")
+@WRONG.to("previous_probabilities", "once", "every")
 def smoothing_once_in_the_denominator(counts, smoothing):
-    return (counts + smoothing) / (counts.sum(1, keepdim=True) + smoothing)
+    return ((counts + smoothing) / (counts.sum(0) + smoothing)).T
 
 
-@WRONG.to("bigram_probabilities", "ignored")
+@WRONG.to("previous_probabilities", "ignored")
 def smoothing_ignored(counts, smoothing):
-    return counts / counts.sum(1, keepdim=True)
+    return (counts / counts.sum(0)).T
 
 
-@WRONG.to("bigram_probabilities", "always 1")
+@WRONG.to("previous_probabilities", "always 1")
 def smoothing_always_one(counts, smoothing):
-    return (counts + 1) / (counts + 1).sum(1, keepdim=True)
+    return ((counts + 1) / (counts + 1).sum(0)).T
 
 
-@WRONG.to("bigram_probabilities", "only", "zero")
+@WRONG.to("previous_probabilities", "only", "zero")
 def smoothing_for_zeros_only(counts, smoothing):
     counts = torch.where(counts == 0, torch.full_like(counts, smoothing), counts)
-    return counts / counts.sum(1, keepdim=True)
+    return (counts / counts.sum(0)).T
 
 
-@WRONG.to("bigram_probabilities", "softmax")
+@WRONG.to("previous_probabilities", "softmax")
 def softmax_of_counts(counts, smoothing):
-    return (counts + smoothing).softmax(1)
+    return (counts + smoothing).softmax(0).T
 
 
-@WRONG.to("bigram_probabilities", "logarithm")
+@WRONG.to("previous_probabilities", "logarithm")
 def log_probabilities(counts, smoothing):
-    return F.normalize(counts + smoothing, p=1, dim=1).log()
+    return F.normalize(counts.T + smoothing, p=1, dim=1).log()
 
 
-@WRONG.to("bigram_probabilities", "squares")
+@WRONG.to("previous_probabilities", "squares")
 def length_one(counts, smoothing):
-    return F.normalize(counts + smoothing, dim=1)
+    return F.normalize(counts.T + smoothing, dim=1)
 
 
-@WRONG.to("bigram_probabilities", "changes its argument", "counts")
+@WRONG.to("previous_probabilities", "Bayes", "weigh")
+def turned_round_without_the_frequencies(counts, smoothing):
+    following = (counts + smoothing) / (counts + smoothing).sum(1, keepdim=True)
+    return following.T / following.T.sum(1, keepdim=True)
+
+
+@WRONG.to("previous_probabilities", "changes its argument", "counts")
 def in_place(counts, smoothing):
     counts += smoothing
-    return counts / counts.sum(1, keepdim=True)
+    return (counts / counts.sum(0)).T
 
 
-@WRONG.to("bigram_probabilities", "float64")
+@WRONG.to("previous_probabilities", "float64")
 def single_precision(counts, smoothing):
-    return F.normalize(counts.float() + smoothing, p=1, dim=1)
+    return F.normalize(counts.T.float() + smoothing, p=1, dim=1)
 
 
 # cross_entropy ------------------------------------------------------------------------------------
@@ -290,33 +317,33 @@ def first_draw_for_all(probabilities, u):
 
 # More answers -------------------------------------------------------------------------------------
 
-@WRONG.to("bigram_probabilities", "for counts", "is right")
+@WRONG.to("previous_probabilities", "for counts", "is right")
 def smoothing_on_the_diagonal(counts, smoothing):
-    counts = counts + smoothing * torch.eye(len(counts))
+    counts = counts.T + smoothing * torch.eye(len(counts))
     return counts / counts.sum(1, keepdim=True)
 
 
-@WRONG.to("bigram_probabilities", "sums to", "every row should sum to 1")
+@WRONG.to("previous_probabilities", "sums to", "every row should sum to 1")
 def last_row_forgotten(counts, smoothing):
     result = torch.zeros_like(counts)
-    for a in range(len(counts) - 1):
-        result[a] = (counts[a] + smoothing) / (counts[a] + smoothing).sum()
+    for b in range(len(counts) - 1):
+        result[b] = (counts[:, b] + smoothing) / (counts[:, b] + smoothing).sum()
     return result
 
 
-@WRONG.to("bigram_probabilities", "every row should sum to 1")
+@WRONG.to("previous_probabilities", "every row should sum to 1")
 def cumulative(counts, smoothing):
-    return F.normalize(counts + smoothing, p=1, dim=1).cumsum(1)
+    return F.normalize(counts.T + smoothing, p=1, dim=1).cumsum(1)
 
 
-@WRONG.to("bigram_probabilities", "sums to 0.99999", "every row should sum to 1")
+@WRONG.to("previous_probabilities", "sums to 0.99999", "every row should sum to 1")
 def epsilon_in_the_denominator(counts, smoothing):
-    return (counts + smoothing) / ((counts + smoothing).sum(1, keepdim=True) + 1e-8)
+    return ((counts + smoothing) / ((counts + smoothing).sum(0) + 1e-8)).T
 
 
-@WRONG.to("bigram_probabilities", "[[0.3333, 0.6667]", "[[0.3, 0.7]")
+@WRONG.to("previous_probabilities", "[[0.4, 0.6]", "[[0.375, 0.625]")
 def smoothed_twice(counts, smoothing):
-    return F.normalize(counts + 2 * smoothing, p=1, dim=1)
+    return F.normalize(counts.T + 2 * smoothing, p=1, dim=1)
 
 
 @WRONG.to("cross_entropy", "it is 50", "clamp")
@@ -378,64 +405,57 @@ def draws_sorted(probabilities, u):
 
 # Answers of more students -------------------------------------------------------------------------
 
-@RIGHT.to("bigram_probabilities")
+@RIGHT.to("previous_probabilities")
 def softmax_of_the_logarithms(counts, smoothing):
-    return (counts + smoothing).log().softmax(1)
+    return (counts.T + smoothing).log().softmax(1)
 
 
-@RIGHT.to("bigram_probabilities")
+@RIGHT.to("previous_probabilities")
 def cell_by_cell(counts, smoothing):
     V = len(counts)
     result = torch.empty_like(counts)
-    for a in range(V):
-        total = sum(counts[a, b] + smoothing for b in range(V))
-        for b in range(V):
-            result[a, b] = (counts[a, b] + smoothing) / total
+    for b in range(V):
+        total = sum(counts[a, b] + smoothing for a in range(V))
+        for a in range(V):
+            result[b, a] = (counts[a, b] + smoothing) / total
     return result
 
 
-@WRONG.to("bigram_probabilities", "divided by its mean")
+@WRONG.to("previous_probabilities", "divided by its mean")
 def divided_by_the_mean(counts, smoothing):
-    """Divide by the mean of a row."""
-    return (counts + smoothing) / (counts + smoothing).mean(1, keepdim=True)
+    """Divide by the mean of a column."""
+    return ((counts + smoothing) / (counts + smoothing).mean(0)).T
 
 
-@WRONG.to("bigram_probabilities", "added to the probabilities", "again")
+@WRONG.to("previous_probabilities", "added to the probabilities", "again")
 def probabilities_smoothed_and_divided_again(counts, smoothing):
     """Smooth the probabilities, not the counts."""
-    probabilities = counts / counts.sum(1, keepdim=True) + smoothing
-    return probabilities / probabilities.sum(1, keepdim=True)
+    probabilities = counts / counts.sum(0) + smoothing
+    return (probabilities / probabilities.sum(0)).T
 
 
-@WRONG.to("bigram_probabilities", "V² times")
+@WRONG.to("previous_probabilities", "V² times")
 def smoothing_of_the_whole_table(counts, smoothing):
-    """Count the smoothing of all V² cells in each row."""
-    return (counts + smoothing) / (counts.sum(1, keepdim=True) + smoothing * counts.numel())
+    """Count the smoothing of all V² cells in each column."""
+    return ((counts + smoothing) / (counts.sum(0) + smoothing * counts.numel())).T
 
 
-@WRONG.to("bigram_probabilities", "transposed first", "token before")
-def about_the_token_before(counts, smoothing):
-    """Read the table of counts by columns."""
-    smoothed = counts.T + smoothing
-    return smoothed / smoothed.sum(1, keepdim=True)
-
-
-@WRONG.to("bigram_probabilities", "below the smoothing are raised")
+@WRONG.to("previous_probabilities", "below the smoothing are raised")
 def at_least_the_smoothing(counts, smoothing):
     """Take the maximum of count and smoothing."""
-    return F.normalize(counts.clamp(min=smoothing), p=1, dim=1)
+    return F.normalize(counts.T.clamp(min=smoothing), p=1, dim=1)
 
 
-@WRONG.to("bigram_probabilities", "shared out")
+@WRONG.to("previous_probabilities", "shared out")
 def smoothing_shared_by_the_row(counts, smoothing):
     """Add smoothing / V to each count."""
-    return F.normalize(counts + smoothing / counts.shape[1], p=1, dim=1)
+    return F.normalize(counts.T + smoothing / counts.shape[1], p=1, dim=1)
 
 
-@WRONG.to("bigram_probabilities", "multiplied by the smoothing")
+@WRONG.to("previous_probabilities", "multiplied by the smoothing")
 def counts_times_smoothing(counts, smoothing):
     """Multiply where an addition is right."""
-    return counts * smoothing / (counts * smoothing).sum(1, keepdim=True)
+    return (counts * smoothing / (counts * smoothing).sum(0)).T
 
 
 @RIGHT.to("cross_entropy")

@@ -11,102 +11,270 @@ WRONG, RIGHT = Answers(), Answers()
 
 # next_context -------------------------------------------------------------------------------------
 
-@RIGHT.to("next_context")
-def mean_of_a_slice(hidden):
-    return hidden[:, 1:].mean(dim=1, keepdim=True)
+def parts(hidden, n):
+    return hidden[:, n:].unflatten(1, (n, -1))
 
 
 @RIGHT.to("next_context")
-def as_a_product(hidden):
-    T = hidden.shape[1] - 1
-    weights = torch.cat([hidden.new_zeros(1), hidden.new_full((T,), 1 / T)])
-    return torch.einsum("t,btc->bc", weights, hidden).unsqueeze(1)
+def mean_of_parts(hidden, n):
+    return hidden[:, n:].unflatten(1, (n, -1)).mean(2)
 
 
-@WRONG.to("next_context", "own position", "position 0")
-def with_its_own_place(hidden):
-    return hidden.mean(1, keepdim=True)
+@RIGHT.to("next_context")
+def by_chunks(hidden, n):
+    return torch.cat([part.mean(1, keepdim=True) for part in hidden[:, n:].chunk(n, dim=1)], dim=1)
 
 
-@WRONG.to("next_context", "counted")
-def divided_by_one_more(hidden):
-    return hidden[:, 1:].sum(1, keepdim=True) / hidden.shape[1]
+@RIGHT.to("next_context")
+def by_reshape(hidden, n):
+    B, length, C = hidden.shape
+    return hidden[:, n:].reshape(B, n, (length - n) // n, C).sum(2) / ((length - n) // n)
 
 
-@WRONG.to("next_context", "sum")
-def summed(hidden):
-    return hidden[:, 1:].sum(1, keepdim=True)
+@RIGHT.to("next_context")
+def as_a_product(hidden, n):
+    T = hidden.shape[1] - n
+    weights = torch.eye(n, dtype=hidden.dtype).repeat_interleave(T // n, dim=1) / (T // n)
+    return weights @ hidden[:, n:]
 
 
-@WRONG.to("next_context", "no axis for positions", "keepdim")
-def without_an_axis(hidden):
-    return hidden[:, 1:].mean(1)
+@RIGHT.to("next_context")
+def by_pooling(hidden, n):
+    return F.adaptive_avg_pool1d(hidden[:, n:].mT, n).mT
 
 
-@WRONG.to("next_context", "no gradient", "detach")
-def detached(hidden):
-    return hidden[:, 1:].mean(1, keepdim=True).detach()
+@RIGHT.to("next_context")
+def added_up_in_a_loop(hidden, n):
+    T = hidden.shape[1] - n
+    sums = [0] * n
+    for t in range(T):
+        sums[t // (T // n)] = sums[t // (T // n)] + hidden[:, n + t]
+    return torch.stack(sums, 1) / (T // n)
 
 
-@WRONG.to("next_context", "last token's state", "mean of all")
-def last_state(hidden):
-    return hidden[:, -1:].clone()
+@RIGHT.to("next_context")
+def from_running_sums(hidden, n):
+    size = (hidden.shape[1] - n) // n
+    ends = hidden[:, n:].cumsum(1)[:, size - 1::size]
+    return torch.diff(ends, dim=1, prepend=torch.zeros_like(ends[:, :1])) / size
 
 
-@WRONG.to("next_context", "own position", "seen no token")
-def state_of_the_context(hidden):
-    return hidden[:, :1].clone()
+@WRONG.to("next_context", "own positions", "first n positions")
+def with_their_own_places(hidden, n):
+    return hidden.unflatten(1, (n, -1)).mean(2)
 
 
-@WRONG.to("next_context", "last token is left out")
-def without_the_last(hidden):
-    return hidden[:, 1:-1].mean(1, keepdim=True).nan_to_num()
+@WRONG.to("next_context", "only one position is left out")
+def one_place_left_out(hidden, n):
+    tokens = hidden[:, 1:]
+    return torch.stack([part.mean(1) for part in tokens.tensor_split(n, dim=1)], dim=1)
 
 
-@WRONG.to("next_context", "batch")
-def over_the_batch(hidden):
-    return hidden[:, 1:].mean((0, 1), keepdim=True).expand(len(hidden), 1, -1)
+@WRONG.to("next_context", "last n tokens are left out")
+def contexts_at_the_end(hidden, n):
+    return hidden[:, :-n].unflatten(1, (n, -1)).mean(2)
 
 
-@WRONG.to("next_context", "channels")
-def over_the_channels(hidden):
-    return hidden[:, 1:].mean(2, keepdim=True).transpose(1, 2)
+@WRONG.to("next_context", "every n-th token", "in a row")
+def interleaved(hidden, n):
+    return torch.stack([hidden[:, n + k::n].mean(1) for k in range(n)], dim=1)
+
+
+@WRONG.to("next_context", "every n-th token", "in a row")
+def axes_of_the_reshape_swapped(hidden, n):
+    B, length, C = hidden.shape
+    return hidden[:, n:].reshape(B, (length - n) // n, n, C).mean(1)
+
+
+@WRONG.to("next_context", "mean of all tokens, once")
+def one_mean(hidden, n):
+    """Give the answer of the chapter."""
+    return hidden[:, n:].mean(1, keepdim=True)
+
+
+@WRONG.to("next_context", "repeated n times")
+def one_mean_repeated(hidden, n):
+    return hidden[:, n:].mean(1, keepdim=True).repeat(1, n, 1)
+
+
+@WRONG.to("next_context", "end of its part")
+def means_of_all_so_far(hidden, n):
+    T = hidden.shape[1] - n
+    return torch.stack([hidden[:, n:n + T * k // n].mean(1) for k in range(1, n + 1)], dim=1)
+
+
+@WRONG.to("next_context", "reverse order")
+def from_the_last_part(hidden, n):
+    return parts(hidden, n).mean(2).flip(1)
+
+
+@WRONG.to("next_context", "sums")
+def summed(hidden, n):
+    return parts(hidden, n).sum(2)
+
+
+@WRONG.to("next_context", "divided by T")
+def divided_by_all(hidden, n):
+    return parts(hidden, n).sum(2) / (hidden.shape[1] - n)
+
+
+@WRONG.to("next_context", "number of parts")
+def divided_by_the_parts(hidden, n):
+    return parts(hidden, n).sum(2) / n
+
+
+@WRONG.to("next_context", "number of channels")
+def divided_by_the_channels(hidden, n):
+    return parts(hidden, n).sum(2) / hidden.shape[-1]
+
+
+@WRONG.to("next_context", "plus one")
+def divided_by_one_more(hidden, n):
+    return parts(hidden, n).sum(2) / (hidden.shape[1] / n)
+
+
+@WRONG.to("next_context", "last token's state of each part")
+def last_states(hidden, n):
+    size = (hidden.shape[1] - n) // n
+    return hidden[:, n + size - 1::size]
+
+
+@WRONG.to("next_context", "first token's state of each part")
+def first_states(hidden, n):
+    return parts(hidden, n)[:, :, 0]
+
+
+@WRONG.to("next_context", "own positions", "seen no token")
+def states_of_the_contexts(hidden, n):
+    return hidden[:, :n].clone()
+
+
+@WRONG.to("next_context", "last n tokens")
+def last_tokens(hidden, n):
+    return hidden[:, -n:].clone()
+
+
+@WRONG.to("next_context", "last token of each part is left out")
+def without_the_last_of_each_part(hidden, n):
+    return parts(hidden, n)[:, :, :-1].mean(2)
+
+
+@WRONG.to("next_context", "first token of each part is left out")
+def without_the_first_of_each_part(hidden, n):
+    return parts(hidden, n)[:, :, 1:].mean(2)
 
 
 @WRONG.to("next_context", "largest")
-def maximum(hidden):
-    return hidden[:, 1:].amax(1, keepdim=True)
+def maximum(hidden, n):
+    return parts(hidden, n).amax(2)
+
+
+@WRONG.to("next_context", "averaged with the context's own state")
+def mixed_with_the_old_context(hidden, n):
+    return (hidden[:, :n] + parts(hidden, n).mean(2)) / 2
+
+
+@WRONG.to("next_context", "own state is added")
+def residual(hidden, n):
+    return hidden[:, :n] + parts(hidden, n).mean(2)
+
+
+@WRONG.to("next_context", "batch")
+def over_the_batch(hidden, n):
+    return parts(hidden, n).mean((0, 2))[None].repeat(len(hidden), 1, 1)
+
+
+@WRONG.to("next_context", "wrong order", "(B, n, C)")
+def axes_in_the_wrong_order(hidden, n):
+    return torch.stack([part.mean(1) for part in hidden[:, n:].chunk(n, dim=1)])
+
+
+@WRONG.to("next_context", "wrong order", "(B, n, C)")
+def parts_behind_the_channels(hidden, n):
+    return torch.stack([part.mean(1) for part in hidden[:, n:].chunk(n, dim=1)], dim=-1)
+
+
+@WRONG.to("next_context", "axis of length 1")
+def with_an_axis_too_many(hidden, n):
+    return parts(hidden, n).mean(2, keepdim=True)
+
+
+@WRONG.to("next_context", "one axis with their channels")
+def joined_along_the_channels(hidden, n):
+    return torch.cat([part.mean(1) for part in hidden[:, n:].chunk(n, dim=1)], dim=1)
 
 
 @WRONG.to("next_context", "length 1")
-def normalised(hidden):
-    mean = hidden[:, 1:].mean(1, keepdim=True)
+def normalised(hidden, n):
+    mean = parts(hidden, n).mean(2)
     return mean / mean.norm(dim=-1, keepdim=True)
 
 
+@WRONG.to("next_context", "no gradient", "detach")
+def detached(hidden, n):
+    return parts(hidden, n).mean(2).detach()
+
+
 @WRONG.to("next_context", "changes its argument")
-def in_place(hidden):
-    hidden[:, 0] = 0
-    return hidden.sum(1, keepdim=True) / (hidden.shape[1] - 1)
+def in_place(hidden, n):
+    size = (hidden.shape[1] - n) // n
+    hidden[:, n:] /= size
+    return parts(hidden, n).sum(2)
 
 
 # read_in_windows ----------------------------------------------------------------------------------
 
 @RIGHT.to("read_in_windows")
-def with_split(read, ids, W, context):
+def with_split(read, ids, W, context, k):
     states = []
-    for window in ids.split(W, dim=1):
+    for i, window in enumerate(ids.split(W, dim=1), start=1):
+        h, context = read(window, context)
+        if i % k == 0:
+            context = context.detach()
+        states.append(h)
+    return torch.cat(states, dim=1)
+
+
+@RIGHT.to("read_in_windows")
+def in_groups(read, ids, W, context, k):
+    states = []
+    for group in ids.split(k * W, dim=1):
+        for window in group.split(W, dim=1):
+            h, context = read(window, context)
+            states.append(h)
+        context = context.detach()
+    return torch.cat(states, dim=1)
+
+
+@RIGHT.to("read_in_windows")
+def by_recursion(read, ids, W, context, k, number=1):
+    h, context = read(ids[:, :W], context)
+    if ids.shape[1] <= W:
+        return h
+    context = context.detach() if number % k == 0 else context
+    return torch.cat([h, by_recursion(read, ids[:, W:], W, context, k, number + 1)], dim=1)
+
+
+@RIGHT.to("read_in_windows")
+def cut_before_the_next_window(read, ids, W, context, k):
+    states = []
+    for i, window in enumerate(ids.split(W, dim=1)):
+        if i > 0 and i % k == 0:
+            context = context.detach()
         h, context = read(window, context)
         states.append(h)
     return torch.cat(states, dim=1)
 
 
 @RIGHT.to("read_in_windows")
-def by_recursion(read, ids, W, context):
-    h, context = read(ids[:, :W], context)
-    if ids.shape[1] <= W:
-        return h
-    return torch.cat([h, by_recursion(read, ids[:, W:], W, context)], dim=1)
+def detached_in_place(read, ids, W, context, k):
+    states = []
+    for begin in range(0, ids.shape[1], W):
+        h, context = read(ids[:, begin:begin + W], context)
+        if (begin // W) % k == k - 1:
+            context.detach_()
+        states += [h]
+    return torch.hstack(states)
 
 
 def walk(read, windows, context, update=lambda old, new: new):
@@ -119,22 +287,22 @@ def walk(read, windows, context, update=lambda old, new: new):
 
 
 @WRONG.to("read_in_windows", "after the first context", "give each")
-def context_not_handed_on(read, ids, W, context):
+def context_not_handed_on(read, ids, W, context, k):
     return walk(read, ids.split(W, dim=1), context, update=lambda old, new: old)
 
 
 @WRONG.to("read_in_windows", "after a context of zeros")
-def context_forgotten(read, ids, W, context):
+def context_forgotten(read, ids, W, context, k):
     return walk(read, ids.split(W, dim=1), context, update=lambda old, new: torch.zeros_like(old))
 
 
 @WRONG.to("read_in_windows", "after zeros", "argument `context`")
-def first_context_ignored(read, ids, W, context):
+def first_context_ignored(read, ids, W, context, k):
     return walk(read, ids.split(W, dim=1), torch.zeros_like(context))
 
 
 @WRONG.to("read_in_windows", "comes first", "borders move")
-def remainder_first(read, ids, W, context):
+def remainder_first(read, ids, W, context, k):
     rest = ids.shape[1] % W
     windows = [ids[:, :rest]] if rest else []
     if ids.shape[1] > rest:
@@ -143,47 +311,47 @@ def remainder_first(read, ids, W, context):
 
 
 @WRONG.to("read_in_windows", "left out", "states too")
-def remainder_dropped(read, ids, W, context):
+def remainder_dropped(read, ids, W, context, k):
     if ids.shape[1] < W:
         return torch.zeros(len(ids), 0, context.shape[2])
-    windows = [ids[:, k * W:(k + 1) * W] for k in range(ids.shape[1] // W)]
+    windows = [ids[:, i * W:(i + 1) * W] for i in range(ids.shape[1] // W)]
     return walk(read, windows, context)
 
 
 @WRONG.to("read_in_windows", "only the last window's")
-def last_window_alone(read, ids, W, context):
+def last_window_alone(read, ids, W, context, k):
     for window in ids.split(W, dim=1):
         h, context = read(window, context)
     return h
 
 
 @WRONG.to("read_in_windows", "tokens at once", "split")
-def all_at_once(read, ids, W, context):
+def all_at_once(read, ids, W, context, k):
     return read(ids, context)[0]
 
 
 @WRONG.to("read_in_windows", "only the first window")
-def first_window_alone(read, ids, W, context):
+def first_window_alone(read, ids, W, context, k):
     return read(ids[:, :W], context)[0]
 
 
 @WRONG.to("read_in_windows", "one by one")
-def token_by_token(read, ids, W, context):
+def token_by_token(read, ids, W, context, k):
     return walk(read, ids.split(1, dim=1), context)
 
 
 @WRONG.to("read_in_windows", "added up")
-def contexts_added(read, ids, W, context):
+def contexts_added(read, ids, W, context, k):
     return walk(read, ids.split(W, dim=1), context, update=lambda old, new: old + new)
 
 
 @WRONG.to("read_in_windows", "averaged")
-def contexts_averaged(read, ids, W, context):
+def contexts_averaged(read, ids, W, context, k):
     return walk(read, ids.split(W, dim=1), context, update=lambda old, new: (old + new) / 2)
 
 
 @WRONG.to("read_in_windows", "last to the first")
-def backwards(read, ids, W, context):
+def backwards(read, ids, W, context, k):
     states = []
     for window in reversed(ids.split(W, dim=1)):
         h, context = read(window, context)
@@ -192,34 +360,129 @@ def backwards(read, ids, W, context):
 
 
 @WRONG.to("read_in_windows", "one token after")
-def overlapping(read, ids, W, context):
-    windows = [ids[:, k:k + W] for k in range(max(1, ids.shape[1] - W + 1))]
+def overlapping(read, ids, W, context, k):
+    windows = [ids[:, i:i + W] for i in range(max(1, ids.shape[1] - W + 1))]
     return walk(read, windows, context)
 
 
 @WRONG.to("read_in_windows", "tokens (B, T) first")
-def swapped(read, ids, W, context):
+def swapped(read, ids, W, context, k):
     return walk(lambda window, context: read(context, window), ids.split(W, dim=1), context)
 
 
 @WRONG.to("read_in_windows", "without tokens")
-def one_window_too_many(read, ids, W, context):
-    windows = [ids[:, k * W:(k + 1) * W] for k in range(ids.shape[1] // W + 1)]
+def one_window_too_many(read, ids, W, context, k):
+    windows = [ids[:, i * W:(i + 1) * W] for i in range(ids.shape[1] // W + 1)]
     return walk(read, windows, context)
 
 
-@WRONG.to("read_in_windows", "no gradient flows back", "detach")
-def gradient_cut(read, ids, W, context):
-    return walk(read, ids.split(W, dim=1), context.detach(), update=lambda old, new: new.detach())
+def read_and_cut(read, ids, W, context, cut):
+    """Read in windows. Detach the context after window i, counted from 0, if `cut(i)`."""
+    states = []
+    for i, window in enumerate(ids.split(W, dim=1)):
+        h, context = read(window, context)
+        if cut(i):
+            context = context.detach()
+        states.append(h)
+    return torch.cat(states, dim=1)
 
 
-@WRONG.to("read_in_windows", "gradient")
-def gradient_cut_between_windows(read, ids, W, context):
-    return walk(read, ids.split(W, dim=1), context, update=lambda old, new: new.detach())
+@WRONG.to("read_in_windows", "never cut", "every k-th window")
+def gradient_not_cut(read, ids, W, context, k):
+    """Give the answer of the chapter."""
+    return walk(read, ids.split(W, dim=1), context)
+
+
+@WRONG.to("read_in_windows", "cut at every border", "every k-th window only")
+def gradient_cut_between_windows(read, ids, W, context, k):
+    return read_and_cut(read, ids, W, context, lambda i: True)
+
+
+@WRONG.to("read_in_windows", "counted from 0", "window number k")
+def counted_from_0(read, ids, W, context, k):
+    return read_and_cut(read, ids, W, context, lambda i: i % k == 0)
+
+
+@WRONG.to("read_in_windows", "every (k + 1)-th window")
+def one_window_more(read, ids, W, context, k):
+    return read_and_cut(read, ids, W, context, lambda i: (i + 1) % (k + 1) == 0)
+
+
+@WRONG.to("read_in_windows", "once only")
+def cut_once(read, ids, W, context, k):
+    return read_and_cut(read, ids, W, context, lambda i: i + 1 == k)
+
+
+@WRONG.to("read_in_windows", "one window too late")
+def cut_too_late(read, ids, W, context, k):
+    return read_and_cut(read, ids, W, context, lambda i: i > 0 and i % k == 0)
+
+
+@WRONG.to("read_in_windows", "other way round")
+def cut_elsewhere(read, ids, W, context, k):
+    return read_and_cut(read, ids, W, context, lambda i: (i + 1) % k != 0)
+
+
+@WRONG.to("read_in_windows", "7 windows and k = 2", "after window 4, but", "after window 2, 4, 6")
+def cut_at_multiples_of_the_square(read, ids, W, context, k):
+    return read_and_cut(read, ids, W, context, lambda i: (i + 1) % (k * k) == 0)
+
+
+@WRONG.to("read_in_windows", "before the first window")
+def first_context_cut_too(read, ids, W, context, k):
+    states = []
+    for i, window in enumerate(ids.split(W, dim=1)):
+        if i % k == 0:
+            context = context.detach()
+        h, context = read(window, context)
+        states.append(h)
+    return torch.cat(states, dim=1)
+
+
+@WRONG.to("read_in_windows", "context only, not the states")
+def states_cut_too(read, ids, W, context, k):
+    return walk(read, ids.split(W, dim=1), context).detach()
+
+
+@WRONG.to("read_in_windows", "context only, not the states")
+def without_gradients(read, ids, W, context, k):
+    with torch.no_grad():
+        return walk(read, ids.split(W, dim=1), context)
+
+
+@WRONG.to("read_in_windows", "zeros after every k-th window")
+def zeros_in_place_of_a_cut(read, ids, W, context, k):
+    states = []
+    for i, window in enumerate(ids.split(W, dim=1), start=1):
+        h, context = read(window, context)
+        context = torch.zeros_like(context) if i % k == 0 else context
+        states.append(h)
+    return torch.cat(states, dim=1)
+
+
+@WRONG.to("read_in_windows", "used again after every k-th window")
+def each_group_from_the_beginning(read, ids, W, context, k):
+    groups = ids.split(k * W, dim=1)
+    return torch.cat([walk(read, group.split(W, dim=1), context) for group in groups], dim=1)
+
+
+@WRONG.to("read_in_windows", "windows have k tokens")
+def windows_of_k_tokens(read, ids, W, context, k):
+    return walk(read, ids.split(k, dim=1), context)
+
+
+@WRONG.to("read_in_windows", "`read` is called", "once for each window")
+def read_twice(read, ids, W, context, k):
+    states = []
+    for i, window in enumerate(ids.split(W, dim=1), start=1):
+        h, new_context = read(window, context)
+        context = read(window, context.detach())[1] if i % k == 0 else new_context
+        states.append(h)
+    return torch.cat(states, dim=1)
 
 
 @WRONG.to("read_in_windows", "states first, and then the next context")
-def outputs_swapped(read, ids, W, context):
+def outputs_swapped(read, ids, W, context, k):
     states = []
     for window in ids.split(W, dim=1):
         context, h = read(window, context)
@@ -323,97 +586,37 @@ def known_taken_as_yes_or_no(window, places, values, known):
 
 # Answers of more students -------------------------------------------------------------------------
 
-@RIGHT.to("next_context")
-def added_up_in_a_loop(hidden):
-    total = 0
-    for state in hidden.unbind(1)[1:]:
-        total = total + state
-    return (total / (hidden.shape[1] - 1)).unsqueeze(1)
-
-
-@RIGHT.to("next_context")
-def by_pooling(hidden):
-    return F.adaptive_avg_pool1d(hidden[:, 1:].mT, 1).mT
-
-
-@RIGHT.to("next_context")
-def from_the_mean_of_all(hidden):
-    n = hidden.shape[1]
-    return (hidden.mean(1, keepdim=True) * n - hidden[:, [0]]) / (n - 1)
-
-
-@WRONG.to("next_context", "first token is left out too")
-def first_token_left_out(hidden):
-    """Begin one token too late."""
-    return hidden[:, 2:].mean(1, keepdim=True)
-
-
-@WRONG.to("next_context", "number of channels")
-def divided_by_the_channels(hidden):
-    """Read the wrong axis of the shape."""
-    return hidden[:, 1:].sum(1, keepdim=True) / hidden.shape[-1]
-
-
-@WRONG.to("next_context", "averaged with the context's own state")
-def mixed_with_the_old_context(hidden):
-    """Mix the old context and the new one."""
-    return (hidden[:, :1] + hidden[:, 1:].mean(1, keepdim=True)) / 2
-
-
-@WRONG.to("next_context", "own state is added")
-def residual(hidden):
-    """Add the old context."""
-    return hidden[:, :1] + hidden[:, 1:].mean(1, keepdim=True)
-
-
-@WRONG.to("next_context", "repeated for each token")
-def for_each_token(hidden):
-    """Return the mean once for each token."""
-    tokens = hidden[:, 1:]
-    return tokens.mean(1, keepdim=True).expand_as(tokens)
-
-
-@WRONG.to("next_context", "axis of length 1 is at the end")
-def axis_at_the_end(hidden):
-    """Unsqueeze the wrong axis."""
-    return hidden[:, 1:].mean(1).unsqueeze(-1)
-
-
-@WRONG.to("next_context", "running means")
-def mean_of_running_means(hidden):
-    """Average the mean at each token."""
-    tokens = hidden[:, 1:]
-    counts = torch.arange(1, tokens.shape[1] + 1, dtype=hidden.dtype)[:, None]
-    return (tokens.cumsum(1) / counts).mean(1, keepdim=True)
-
-
 @RIGHT.to("read_in_windows")
-def with_a_while_loop(read, ids, W, context):
+def with_a_while_loop(read, ids, W, context, k):
     result, begin = None, 0
     while begin < ids.shape[1]:
         states, context = read(ids[:, begin:begin + W], context)
         result = states if result is None else torch.hstack([result, states])
         begin += W
+        context = context.data if begin % (k * W) == 0 else context
     return result
 
 
 @RIGHT.to("read_in_windows")
-def with_a_generator(read, ids, W, context):
+def with_a_generator(read, ids, W, context, k):
     def states():
         nonlocal context
-        for k in range((ids.shape[1] + W - 1) // W):
-            h, context = read(ids.narrow(1, k * W, min(W, ids.shape[1] - k * W)), context)
+        for i in range((ids.shape[1] + W - 1) // W):
+            h, context = read(ids.narrow(1, i * W, min(W, ids.shape[1] - i * W)), context)
+            context = (context, context.detach())[(i + 1) % k == 0]
             yield h
 
     return torch.cat(tuple(states()), 1)
 
 
 @RIGHT.to("read_in_windows")
-def into_a_tensor(read, ids, W, context):
+def into_a_tensor(read, ids, W, context, k):
     B, T = ids.shape
     result = torch.empty(B, T, context.shape[-1], dtype=context.dtype)
     for t in range(0, T, W):
         result[:, t:t + W], context = read(ids[:, t:t + W], context)
+        if (t // W + 1) % k == 0:
+            context = context.clone().detach()
     return result
 
 
@@ -423,13 +626,13 @@ def filled_up(read, ids, W, context, tokens):
 
 
 @WRONG.to("read_in_windows", "filled up to W tokens")
-def filled_with_zeros(read, ids, W, context):
+def filled_with_zeros(read, ids, W, context, k):
     """Fill the last window with token 0, and cut its states off."""
     return filled_up(read, ids, W, context, ids.new_zeros(len(ids), -ids.shape[1] % W))
 
 
 @WRONG.to("read_in_windows", "filled up to W tokens")
-def filled_with_the_last_token(read, ids, W, context):
+def filled_with_the_last_token(read, ids, W, context, k):
     """Repeat the last token, and cut its states off."""
     return filled_up(read, ids, W, context, ids[:, -1:].expand(-1, -ids.shape[1] % W))
 
@@ -444,19 +647,19 @@ def states_and(read, ids, W, context, next_context):
 
 
 @WRONG.to("read_in_windows", "last state of a window")
-def last_state_as_context(read, ids, W, context):
+def last_state_as_context(read, ids, W, context, k):
     """Make the context from the last state."""
     return states_and(read, ids, W, context, lambda h: h[:, -1:])
 
 
 @WRONG.to("read_in_windows", "mean of a window's states")
-def mean_state_as_context(read, ids, W, context):
+def mean_state_as_context(read, ids, W, context, k):
     """Make the context by hand, as in exercise 1."""
     return states_and(read, ids, W, context, lambda h: h.mean(1, keepdim=True))
 
 
 @WRONG.to("read_in_windows", "contains the contexts")
-def the_contexts(read, ids, W, context):
+def the_contexts(read, ids, W, context, k):
     """Collect the second value."""
     contexts = []
     for window in ids.split(W, dim=1):
@@ -466,7 +669,7 @@ def the_contexts(read, ids, W, context):
 
 
 @WRONG.to("read_in_windows", "begins earlier", "overlaps")
-def last_window_moved_back(read, ids, W, context):
+def last_window_moved_back(read, ids, W, context, k):
     """Read the last W tokens in the last window."""
     T, states = ids.shape[1], []
     for begin in range(0, T, W):
@@ -477,13 +680,13 @@ def last_window_moved_back(read, ids, W, context):
 
 
 @WRONG.to("read_in_windows", "context of the first text")
-def context_of_the_first_text(read, ids, W, context):
+def context_of_the_first_text(read, ids, W, context, k):
     """Give all texts the first context."""
     return walk(read, ids.split(W, dim=1), context[:1].repeat(len(ids), 1, 1))
 
 
 @WRONG.to("read_in_windows", "first window is read twice")
-def warmed_up(read, ids, W, context):
+def warmed_up(read, ids, W, context, k):
     """Read the first window twice."""
     context = read(ids[:, :W], context)[1]
     return walk(read, ids.split(W, dim=1), context)

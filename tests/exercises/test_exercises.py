@@ -246,10 +246,10 @@ def test_a_failing_check_shows_the_smallest_example():
         return torch.full_like(counts, 1 / len(counts))
 
     assert_rejected(
-        bigram.check_bigram_probabilities(uniform),
+        bigram.check_previous_probabilities(uniform),
         "counts = [[1, 3], [2, 0]]",
         "[[0.5, 0.5], [0.5, 0.5]]",
-        "[[0.3, 0.7], [0.8333, 0.1667]]",
+        "[[0.375, 0.625], [0.875, 0.125]]",
     )
 
 

@@ -1,4 +1,4 @@
-"""Chapter 2's exercises: the causal mask, attention weights, and several heads."""
+"""Chapter 2's exercises: two masks, attention for one query, and all heads of a layer."""
 
 import math
 
@@ -120,53 +120,60 @@ def _row_is_causal(row, i, T):
 
 
 def check_attention_weights(attention_weights) -> Result:
-    """Check `attention_weights(q, k)`.
+    """Check `attention_weights(q, k, window)`.
 
     It turns queries and keys, (B, H, T, d) each, into weights (B, H, T, T): the scores are scaled
-    by √d and masked, and then the softmax runs over the last axis.
+    by √d and masked, and then the softmax runs over the last axis. A position attends to the last
+    `window` positions, itself included.
     """
     return check(
         "attention_weights",
         attention_weights,
         _weight_properties,
-        "the scores are divided by √head_size, the future gets no weight, every row sums to 1, and "
-        "the gradients are right",
+        "the scores are divided by √head_size, only the window gets weight, every row sums to 1, "
+        "and the gradients are right",
     )
 
 
-def _right_weights(q, k):
+def _right_weights(q, k, window):
     B, H, T, d = q.shape
     weights = torch.zeros(B, H, T, T, dtype=q.dtype, device=q.device)
     for t in range(T):
-        scores = (k[:, :, : t + 1] * q[:, :, t, None]).sum(-1) / math.sqrt(d)  # (B, H, t + 1)
-        weights[:, :, t, : t + 1] = scores.softmax(-1)
+        seen = slice(max(0, t - window + 1), t + 1)
+        scores = (k[:, :, seen] * q[:, :, t, None]).sum(-1) / math.sqrt(d)  # (B, H, seen)
+        weights[:, :, t, seen] = scores.softmax(-1)
     return weights
 
 
 def _weight_cases():
-    def case(B, H, T, d, seed, dtype=torch.float64):
+    def case(B, H, T, d, window, seed, dtype=torch.float64):
         q = 1.5 * randn(B, H, T, d, seed=seed, dtype=dtype)
-        return {"q": q, "k": 1.5 * randn(B, H, T, d, seed=seed + 100, dtype=dtype)}
+        k = 1.5 * randn(B, H, T, d, seed=seed + 100, dtype=dtype)
+        return {"q": q, "k": k, "window": window}
 
+    a_key_of_zeros = torch.tensor([[[[1.0, 0.0], [0.0, 0.0], [2.0, 1.0]]]])
     return [
-        case(1, 1, 1, 2, 1),
-        case(1, 1, 2, 1, 2),
-        case(1, 2, 3, 4, 3),
-        case(3, 1, 5, 7, 4),
-        case(2, 3, 6, 5, 5),
+        case(1, 1, 1, 2, 2, 1),
+        case(1, 1, 2, 1, 2, 2),
+        case(1, 2, 3, 4, 2, 3),
+        # A window that is longer than the text.
+        case(3, 1, 5, 7, 9, 4),
+        case(2, 3, 6, 5, 3, 5),
         # A key of zeros: its scores are exactly 0, and they count like all others.
-        {"q": torch.ones(1, 1, 3, 2), "k": torch.tensor([[[[1.0, 0.0], [0.0, 0.0], [2.0, 1.0]]]])},
-        case(2, 4, 7, 3, 6, torch.float32),
+        {"q": torch.ones(1, 1, 3, 2), "k": a_key_of_zeros, "window": 3},
+        case(1, 1, 3, 2, 1, 7),
+        case(2, 4, 7, 3, 4, 6, torch.float32),
     ]
 
 
 def _mistaken_weights(options):
-    choose, scale, finish, axis = options
+    choose, scale, see, finish, axis = options
 
-    def weights(q, k):
+    def weights(q, k, window):
         q, k = choose(q, k)
         scores = q @ k.transpose(-2, -1) * scale(*q.shape)
-        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+        ones = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device)
+        allowed = see(ones, window)
         return finish(scores, allowed, lambda scores: scores.softmax(axis))
 
     return weights
@@ -230,10 +237,38 @@ SCALES = {
         lambda B, H, T, d: B**-0.5,
 }
 
+# What a position may see, as a function of a table of True and the window.
+WINDOWS = {
+    "": lambda ones, window: ones.tril().triu(1 - window),
+    "the window is missing, so each position sees the whole past. Hide the positions before the "
+    "window too":
+        lambda ones, window: ones.tril(),
+    "the window is one position too long. The position itself counts, so it sees window - 1 "
+    "positions before it":
+        lambda ones, window: ones.tril().triu(-window),
+    "the window is one position too short. The position itself counts, and it sees window - 1 "
+    "positions before it":
+        lambda ones, window: ones.tril().triu(2 - window),
+    "the window reaches into the future too. It should end at the position itself":
+        lambda ones, window: ones.tril(window - 1).triu(1 - window),
+    "the near positions are hidden, and those before the window are not. Keep the window itself":
+        lambda ones, window: ones.tril(-window),
+    "the text is cut into blocks of `window` positions. Each position needs a window of its own, "
+    "which ends at it":
+        lambda ones, window: ones.tril() & _same_block(len(ones), window),
+}
+
+
+def _same_block(T, window):
+    block = torch.arange(T) // window
+    return block == block[:, None]
+
+
 # How the scores become weights.
 MASKS_AND_SOFTMAXES = {
     "": _masked_softmax,
-    "there is no mask. Position i should give weight to positions 0 … i only":
+    "there is no mask. Position i should give weight to itself and to the positions of the window "
+    "before it":
         lambda scores, allowed, softmax: softmax(scores),
     "the mask comes after the softmax, so the rows no longer sum to 1. Hide the future before the "
     "softmax, with -inf":
@@ -248,7 +283,7 @@ MASKS_AND_SOFTMAXES = {
     "allowed":
         lambda scores, allowed, softmax: scores.masked_fill(~allowed.tril(-1), -1e9).softmax(-1),
     "the mask lets each position see the next one. Nothing above the diagonal is allowed":
-        _allowed_by(lambda allowed: torch.ones_like(allowed).tril(1)),
+        _allowed_by(lambda allowed: allowed | torch.ones_like(allowed).tril(1).triu(1)),
     "the mask hides what is allowed and shows what is forbidden. Fill where the mask is False "
     "(~mask)":
         _allowed_by(lambda allowed: ~allowed),
@@ -281,7 +316,7 @@ MASKS_AND_SOFTMAXES = {
     "scores that are exactly 0 are hidden, also in the past. A score of 0 may be a right score: "
     "let the mask decide, not the score":
         lambda scores, allowed, softmax:
-            softmax(scores.tril().masked_fill(scores.tril() == 0, -math.inf)),
+            softmax(scores.masked_fill(~allowed | (scores == 0), -math.inf)),
     "a sigmoid takes the place of the softmax, so the rows do not sum to 1":
         lambda scores, allowed, softmax: scores.sigmoid() * allowed,
     "exp is applied before the softmax, which takes the exponential itself":
@@ -313,14 +348,14 @@ ALL_WEIGHT_IN_THE_FUTURE = (
 )
 
 
-def _masked_late(q, k):
-    weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1).tril()
+def _masked_late(q, k, window):
+    weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1).tril().triu(1 - window)
     return weights / weights.sum(-1, keepdim=True)
 
 
-def _scaled_after_the_softmax(q, k):
+def _scaled_after_the_softmax(q, k, window):
     d = q.shape[-1]
-    return _right_weights(q * d**0.5, k) / d**0.5
+    return _right_weights(q * d**0.5, k, window) / d**0.5
 
 
 SCALED_LATE = (
@@ -332,7 +367,7 @@ SCALED_LATE = (
 def _weight_properties(reader: Reader):
     cases = _weight_cases()
     mistakes = [
-        *combined(_mistaken_weights, QUERIES_AND_KEYS, SCALES, MASKS_AND_SOFTMAXES, AXES),
+        *combined(_mistaken_weights, QUERIES_AND_KEYS, SCALES, WINDOWS, MASKS_AND_SOFTMAXES, AXES),
         (SCALED_LATE, _scaled_after_the_softmax),
     ]
     trials = compare(reader, _right_weights, cases, mistakes)
@@ -355,13 +390,22 @@ def _rows_are_causal_weights(trial):
             f"the future gets weight, up to {future.abs().max():.2g}, but it should get exactly 0. "
             "Hide it with -inf, before the softmax"
         )
+    if trial.got.tril(-trial.given["window"]).any():
+        raise Wrong(
+            "positions before the window get weight, but it should be exactly 0. For window = "
+            f"{trial.given['window']} a position sees itself and the "
+            f"{trial.given['window'] - 1} positions before it"
+        )
     if (trial.got < 0).any():
         raise Wrong("some weights are negative, but a softmax gives no negative weights")
     missing = (trial.got == 0) & (trial.expected > 0)
     if missing.any():
         b, h, i, j = missing.nonzero()[0].tolist()
         other = "itself" if i == j else f"position {j}, which comes before it,"
-        raise Wrong(f"position {i} gives {other} no weight at all. Hide only the future")
+        raise Wrong(
+            f"position {i} gives {other} no weight at all, for window = {trial.given['window']}. "
+            "Hide only the future and what lies before the window"
+        )
     sums = trial.got.sum(-1)
     if not close(sums, torch.ones_like(sums), ALIKE):
         raise Wrong(
@@ -375,7 +419,8 @@ def _future_keys_change_nothing(reader, case):
     for t in range(1, T):
         k = case["k"].clone()
         k[:, :, t:] = 50 * randn(*k[:, :, t:].shape, seed=t)
-        if not close(reader(q=case["q"], k=k)[:, :, :t], before[:, :, :t]):
+        after = reader(**{**case, "k": k})
+        if not close(after[:, :, :t], before[:, :, :t]):
             raise Wrong(
                 "the future leaks: when the keys from position "
                 f"{t} on change, the weights of earlier positions change too"
@@ -384,7 +429,7 @@ def _future_keys_change_nothing(reader, case):
 
 def _handles_large_scores(reader, case):
     for factor in (20.0, 2000.0):
-        large = {"q": factor * case["q"], "k": case["k"]}
+        large = {**case, "q": factor * case["q"]}
         mistakes = [(ALL_WEIGHT_IN_THE_FUTURE, _masked_late)]
         for trial in compare(reader, _right_weights, [large], mistakes):
             finite(
@@ -399,221 +444,338 @@ def _handles_large_scores(reader, case):
                 )
 
 
-# split_heads --------------------------------------------------------------------------------------
+# one_query ----------------------------------------------------------------------------------------
 
 
-def check_split_heads(split_heads) -> Result:
-    """Check `split_heads(x, n_head)`.
+def check_one_query(one_query) -> Result:
+    """Check `one_query(q, keys, values)`.
 
-    It turns (B, T, C) into (B, n_head, T, C / n_head): head h gets slice h of every position.
+    It returns what the newest position gathers, (B, H, d), from its query, (B, H, d), and from the
+    keys and values of all positions up to it, (B, H, T, d) each. No position is in its future.
     """
     return check(
-        "split_heads",
-        split_heads,
-        _split_properties,
-        "head h contains slice h of each position's channels",
+        "one_query",
+        one_query,
+        _one_query_properties,
+        "the newest position gathers from all positions, with the weights of its own query",
     )
 
 
-def _right_split(x, n_head):
-    size = x.shape[-1] // n_head
-    return torch.stack([x[:, :, h * size : (h + 1) * size] for h in range(n_head)], dim=1)
+def _right_one_query(q, keys, values):
+    B, H, T, d = keys.shape
+    result = torch.zeros_like(q)
+    for b in range(B):
+        for h in range(H):
+            scores = (keys[b, h] * q[b, h]).sum(-1) / math.sqrt(d)  # (T,)
+            result[b, h] = (scores.softmax(0)[:, None] * values[b, h]).sum(0)
+    return result
 
 
-def _different_numbers(*shape, dtype=torch.float64):
-    """Return a tensor in which no number occurs twice."""
-    n = math.prod(shape)
-    return torch.randperm(n, generator=torch.Generator().manual_seed(n)).to(dtype).view(shape) / 10
-
-
-def _split_cases():
-    def case(B, T, C, n_head, dtype=torch.float64):
-        return {"x": _different_numbers(B, T, C, dtype=dtype), "n_head": n_head}
+def _one_query_cases():
+    def case(B, H, T, d, seed, dtype=torch.float64):
+        shape = B, H, T, d
+        return {
+            "q": 1.5 * randn(B, H, d, seed=seed, dtype=dtype),
+            "keys": 1.5 * randn(*shape, seed=seed + 100, dtype=dtype),
+            "values": randn(*shape, seed=seed + 200, dtype=dtype),
+        }
 
     return [
-        case(1, 1, 2, 2),
-        case(1, 2, 2, 1),
-        case(1, 2, 4, 2),
-        case(1, 3, 6, 3),
-        case(2, 5, 6, 2),
-        case(3, 4, 16, 4),
-        case(2, 7, 12, 3, torch.float32),
+        case(1, 1, 1, 2, 1),
+        case(1, 1, 2, 1, 2),
+        case(1, 1, 3, 2, 3),
+        case(1, 2, 4, 3, 4),
+        case(2, 3, 5, 5, 5),
+        case(3, 2, 6, 4, 6),
+        case(2, 4, 7, 3, 7, torch.float32),
     ]
 
 
-def _head_size(x, n_head):
-    return x.shape[-1] // n_head
+def _gathered(q, keys, values, scale=None, weigh=lambda scores: scores.softmax(-1)):
+    """Return the result with another scale, or with other weights, (B, H, 1, T)."""
+    scale = keys.shape[-1] ** -0.5 if scale is None else scale
+    scores = q[:, :, None] @ keys.mT * scale  # (B, H, 1, T)
+    return (weigh(scores) @ values)[:, :, 0]
 
 
-def _the_others_0(x, n_head):
-    head_of_channel = torch.arange(x.shape[-1]) // _head_size(x, n_head)
-    own = head_of_channel == torch.arange(n_head)[:, None, None]  # (n_head, 1, C)
-    return x[:, None] * own
+def _largest_weight_only(scores):
+    return torch.zeros_like(scores).scatter(-1, scores.argmax(-1, keepdim=True), 1.0)
 
 
-def _cut(x, n_head):
-    """Return x as (B, T, n_head, head_size)."""
-    return x.reshape(*x.shape[:2], n_head, _head_size(x, n_head))
+ONE_SEEN = (
+    "only the first position is seen. A causal mask for one row allows only position 0, but the "
+    "query belongs to the newest position, which sees all. No mask is needed"
+)
 
-
-def _cut_otherwise(x, n_head):
-    """Return x as (B, T, head_size, n_head)."""
-    return x.reshape(*x.shape[:2], _head_size(x, n_head), n_head)
-
-
-SPLIT_MISTAKES = [
-    ("positions are mixed up: a `view` straight to (B, n_head, T, head_size) cuts along time. View "
-     "as (B, T, n_head, head_size), and then transpose axes 1 and 2",
-     lambda x, n_head: x.reshape(len(x), n_head, x.shape[1], _head_size(x, n_head))),
-    ("neighbouring channels go to different heads. Head 0 should get the first head_size channels, "
-     "so view as (…, n_head, head_size)",
-     lambda x, n_head: _cut_otherwise(x, n_head).permute(0, 3, 1, 2)),
-    ("the result still has the shape (B, T, n_head, head_size). Transpose axes 1 and 2, so that "
-     "the heads come first",
-     _cut),
-    ("each head has the shape (head_size, T). Transpose only axes 1 and 2, so that head_size stays "
-     "the last axis",
-     lambda x, n_head: _cut(x, n_head).permute(0, 2, 3, 1)),
-    ("n_head and head_size are swapped. There should be n_head slices, each of C / n_head channels",
-     lambda x, n_head: _cut_otherwise(x, n_head).transpose(1, 2)),
-    ("the heads are in the reverse order. Head 0 gets the first slice",
-     lambda x, n_head: _right_split(x, n_head).flip(1)),
-    ("every head gets all channels. Head h should get its own slice, C / n_head channels wide",
-     lambda x, n_head: x[:, None].expand(-1, n_head, -1, -1)),
-    ("all heads get the first slice. Head h should get slice h",
-     lambda x, n_head: _right_split(x, n_head)[:, :1].expand(-1, n_head, -1, -1)),
-    ("the positions are in the reverse order", lambda x, n_head: _right_split(x, n_head).flip(2)),
-    ("the heads come before the batch. The batch stays the first axis",
-     lambda x, n_head: _right_split(x, n_head).transpose(0, 1)),
-    ("each head begins one channel after the head before it. Head h should begin at channel "
-     "h · head_size",
-     lambda x, n_head: torch.stack(
-         [x[:, :, h : h + _head_size(x, n_head)] for h in range(n_head)], dim=1)),
-    ("the heads are the last axis. The shape should be (B, n_head, T, head_size)",
-     lambda x, n_head: _right_split(x, n_head).permute(0, 2, 3, 1)),
-    ("the slices are joined again, so the result is x. Put them below one another in a new axis "
-     "(stack)",
-     lambda x, n_head: x),
-    ("each head still has all C channels, of which the others are 0. A head is C / n_head wide",
-     lambda x, n_head: _the_others_0(x, n_head)),
-    ("all heads get the last slice. Head h should get slice h",
-     lambda x, n_head: _right_split(x, n_head)[:, -1:].expand(-1, n_head, -1, -1)),
-    ("the batch and the heads are one axis. The shape should be (B, n_head, T, head_size)",
-     lambda x, n_head: _right_split(x, n_head).flatten(0, 1)),
-    ("time is cut, and the channels are not. Cut the last axis",
-     lambda x, n_head: x.reshape(len(x), n_head, -1, x.shape[-1])),
-    ("each head's numbers are transposed by a view. After the split, only transpose axes 1 and 2",
-     lambda x, n_head: _cut(x, n_head).permute(0, 2, 3, 1).reshape(
-         len(x), n_head, x.shape[1], _head_size(x, n_head))),
+ONE_QUERY_MISTAKES = [
+    (ONE_SEEN, lambda q, keys, values: values[:, :, 0]),
+    ("the result is the value of the newest position alone. It should gather from all positions",
+     lambda q, keys, values: values[:, :, -1]),
+    ("all positions get the same weight, whatever the query is. Use the scores of q with the keys",
+     lambda q, keys, values: values.mean(2)),
+    ("all weights are 1, so the values are added up. Does the softmax run over the axis with one "
+     "query? It should run over the positions",
+     lambda q, keys, values: values.sum(2)),
+    ("the scale is missing. Divide the scores by √head_size",
+     lambda q, keys, values: _gathered(q, keys, values, scale=1)),
+    ("the scores are divided by head_size, or by √head_size twice. Divide them by its square root, "
+     "once",
+     lambda q, keys, values: _gathered(q, keys, values, scale=1 / keys.shape[-1])),
+    ("the scores are multiplied by √head_size. Divide them by it",
+     lambda q, keys, values: _gathered(q, keys, values, scale=keys.shape[-1] ** 0.5)),
+    ("the scores are divided by √T, the number of positions. Divide them by √head_size",
+     lambda q, keys, values: _gathered(q, keys, values, scale=keys.shape[2] ** -0.5)),
+    ("the scores are divided by √n_head. Divide them by √head_size",
+     lambda q, keys, values: _gathered(q, keys, values, scale=keys.shape[1] ** -0.5)),
+    ("the softmax is missing. It turns the scores into weights that sum to 1",
+     lambda q, keys, values: _gathered(q, keys, values, weigh=lambda scores: scores)),
+    ("the exponentials are not divided by their sum",
+     lambda q, keys, values: _gathered(q, keys, values, weigh=torch.exp)),
+    ("a sigmoid takes the place of the softmax, so the weights do not sum to 1",
+     lambda q, keys, values: _gathered(q, keys, values, weigh=torch.sigmoid)),
+    ("the softmax is taken twice. Take it once",
+     lambda q, keys, values: _gathered(
+         q, keys, values, weigh=lambda scores: scores.softmax(-1).softmax(-1))),
+    ("only the largest score gets weight (argmax). Use softmax, which gives every score a weight",
+     lambda q, keys, values: _gathered(q, keys, values, weigh=_largest_weight_only)),
+    ("the softmax runs over the wrong axis, the heads. It should run over the positions",
+     lambda q, keys, values: _gathered(
+         q, keys, values, weigh=lambda scores: scores.softmax(1))),
+    ("the softmax runs over the wrong axis, the batch. It should run over the positions",
+     lambda q, keys, values: _gathered(
+         q, keys, values, weigh=lambda scores: scores.softmax(0))),
+    ("the scores have the wrong sign. A larger q · k means more attention",
+     lambda q, keys, values: _gathered(-q, keys, values)),
+    ("keys and values are swapped. The scores come from the keys, and the values are added up",
+     lambda q, keys, values: _gathered(q, values, keys)),
+    ("the keys are added up, and the values are never used",
+     lambda q, keys, values: _gathered(q, keys, keys)),
+    ("the scores come from the values, and the keys are never used",
+     lambda q, keys, values: _gathered(q, values, values)),
+    ("the newest position is left out. It attends to itself too",
+     lambda q, keys, values: _gathered(q, keys[:, :, :-1], values[:, :, :-1])),
+    ("the first position is left out. The newest position sees all",
+     lambda q, keys, values: _gathered(q, keys[:, :, 1:], values[:, :, 1:])),
+    ("every row of the batch uses the query of the first one",
+     lambda q, keys, values: _gathered(q[:1].expand_as(q), keys, values)),
+    ("every head uses the query of the first one. Head h has a query of its own",
+     lambda q, keys, values: _gathered(q[:, :1].expand_as(q), keys, values)),
+    ("the result has an axis too many, for the one query. Its shape should be (B, n_head, "
+     "head_size)",
+     lambda q, keys, values: _gathered(q, keys, values)[:, :, None]),
+    ("the result contains the weights. Multiply them by the values, and add up",
+     lambda q, keys, values: (
+         q[:, :, None] @ keys.mT / keys.shape[-1] ** 0.5).softmax(-1)[:, :, 0]),
+    ("the result contains the weights. Multiply them by the values, and add up",
+     lambda q, keys, values: (q[:, :, None] @ keys.mT / keys.shape[-1] ** 0.5).softmax(-1)),
 ]
 
 
-def _split_properties(reader: Reader):
-    cases = _split_cases()
-    trials = compare(reader, _right_split, cases, SPLIT_MISTAKES)
+def _one_query_properties(reader: Reader):
+    cases = _one_query_cases()
+    trials = compare(reader, _right_one_query, cases, ONE_QUERY_MISTAKES)
     for trial in trials:
-        _has_the_same_numbers(trial, "x")
-    for trial in trials:
-        _positions_stay_apart(trial)
+        finite(trial, "is a position hidden? The newest position sees all of them.")
+    agree(trials, ALIKE)
+    for factor in (20.0, 2000.0):
+        large = {**cases[-1], "q": factor * cases[-1]["q"]}
+        for trial in compare(reader, _right_one_query, [large]):
+            finite(trial, "exp overflows for large scores. Use torch.softmax.")
+            if not close(trial.got, trial.expected, 1e-3):
+                raise Wrong("the result is wrong for large scores. Is something clamped?")
     agree(trials)
     keeps_device(reader, cases)
-    hint = "is a part of it copied by .detach() or .data?"
-    same_gradients(reader, _right_split, cases[4], ("x",), hint)
+    hint = "is a part of it computed from .detach() or .data?"
+    same_gradients(reader, _right_one_query, cases[4], ("q", "keys", "values"), hint)
 
 
-def _sorted_numbers(x):
-    return x.flatten().sort().values
+# all_heads ----------------------------------------------------------------------------------------
 
 
-def _has_the_same_numbers(trial, name):
-    if not close(_sorted_numbers(trial.got), _sorted_numbers(trial.expected)):
-        raise Wrong(
-            f"some numbers of `{name}` are lost or changed. Each should appear in the result "
-            "exactly once, unchanged"
-        )
+def check_all_heads(all_heads) -> Result:
+    """Check `all_heads(x, w_query, w_key, w_value, w_out)`.
+
+    Each head has matrices of its own: (H, C, d) for queries, keys and values, and (H, d, C) for its
+    output. The result, (B, T, C), is the sum of what all heads add.
+    """
+    return check(
+        "all_heads",
+        all_heads,
+        _all_heads_properties,
+        "each head attends by itself, and the outputs of all heads are added up",
+    )
 
 
-def _positions_stay_apart(trial):
-    B, _, T, _ = trial.got.shape
-    for b in range(B):
-        for t in range(T):
-            got, expected = trial.got[b, :, t], trial.expected[b, :, t]
-            if not close(_sorted_numbers(got), _sorted_numbers(expected)):
-                raise Wrong(
-                    f"positions are mixed up: the numbers in the heads at batch {b}, position {t} "
-                    f"do not all come from x[{b}, {t}]"
-                )
+def _right_all_heads(x, w_query, w_key, w_value, w_out):
+    result = torch.zeros_like(x)
+    for h in range(len(w_query)):
+        q, k, v = x @ w_query[h], x @ w_key[h], x @ w_value[h]  # (B, T, d) each
+        for t in range(x.shape[1]):
+            scores = (k[:, : t + 1] * q[:, t, None]).sum(-1) / math.sqrt(k.shape[-1])
+            gathered = (scores.softmax(-1)[..., None] * v[:, : t + 1]).sum(1)  # (B, d)
+            result[:, t] = result[:, t] + gathered @ w_out[h]
+    return result
 
 
-# merge_heads --------------------------------------------------------------------------------------
+def _all_heads_cases():
+    def case(B, T, H, C, d, seed, dtype=torch.float64):
+        case = {"x": randn(B, T, C, seed=seed, dtype=dtype)}
+        for i, name in enumerate(("w_query", "w_key", "w_value")):
+            case[name] = randn(H, C, d, seed=seed + 100 * (i + 1), dtype=dtype)
+        return case | {"w_out": randn(H, d, C, seed=seed + 400, dtype=dtype)}
+
+    return [
+        case(1, 1, 1, 2, 1, 1),
+        case(1, 2, 1, 2, 2, 2),
+        case(1, 3, 2, 2, 1, 3),
+        case(2, 4, 2, 6, 3, 4),
+        # The heads of this layer are wider than C / n_head.
+        case(2, 5, 3, 4, 2, 5),
+        case(3, 4, 3, 4, 5, 6),
+        case(2, 6, 4, 8, 2, 7, torch.float32),
+    ]
 
 
-def check_merge_heads(merge_heads) -> Result:
-    """Check `merge_heads(y)`, the inverse of `split_heads`: (B, H, T, d) becomes (B, T, H · d)."""
-    return check("merge_heads", merge_heads, _merge_properties, "it is the inverse of split_heads")
+def _heads(
+    x,
+    w_query,
+    w_key,
+    w_value,
+    w_out,
+    scale=lambda x, q: q.shape[-1] ** -0.5,
+    weigh=_masked_softmax,
+    softmax=lambda scores: scores.softmax(-1),
+    join=lambda outputs: outputs.sum(1),
+):
+    """Return the layer's result, of which one step may be another."""
+    x_of_heads = x[:, None]  # (B, 1, T, C)
+    q, k, v = x_of_heads @ w_query, x_of_heads @ w_key, x_of_heads @ w_value  # (B, H, T, d)
+    scores = q @ k.mT * scale(x, q)
+    allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).tril()
+    return join(weigh(scores, allowed, softmax) @ v @ w_out)
 
 
-def _right_merge(y):
-    return torch.cat([y[:, h] for h in range(y.shape[1])], dim=-1)
+def _with(**changes):
+    """Return a mistaken function in which one step of `_heads` is another."""
+    return lambda x, w_query, w_key, w_value, w_out: _heads(
+        x, w_query, w_key, w_value, w_out, **changes
+    )
 
 
-def _merged_shape(y):
-    B, H, T, d = y.shape
-    return B, T, H * d
+def _one_head_for_all(weights, head):
+    return weights[[head]].expand_as(weights)
 
 
-SIDE_BY_SIDE = "Put the heads side by side, head_size channels after head_size channels"
-ALONG_THE_CHANNELS = "Put them side by side, along the channels"
+def _weights_of_head_0(scores, allowed, softmax):
+    return _masked_softmax(scores[:, :1], allowed, softmax)
 
-MERGE_MISTAKES = [
-    ("positions are mixed up. First transpose axes 1 and 2, so that each position's heads are side "
-     "by side, and then reshape",
-     lambda y: y.reshape(_merged_shape(y))),
-    ("the channels of different heads alternate. Each head's channels stay together, and the heads "
-     "follow one another, side by side",
-     lambda y: y.permute(0, 2, 3, 1).reshape(_merged_shape(y))),
-    ("each head's numbers are transposed. Transpose only axes 1 and 2",
-     lambda y: y.transpose(2, 3).reshape(_merged_shape(y))),
-    (f"the result is the average of the heads. {SIDE_BY_SIDE}", lambda y: y.mean(1)),
-    (f"the heads are added up. {SIDE_BY_SIDE}", lambda y: y.sum(1)),
-    (f"the result is the largest number among the heads. {SIDE_BY_SIDE}", lambda y: y.amax(1)),
-    (f"only the first head is left. {SIDE_BY_SIDE}", lambda y: y[:, 0]),
-    (f"only the last head is left. {SIDE_BY_SIDE}", lambda y: y[:, -1]),
-    (f"the heads follow one after another along time. {ALONG_THE_CHANNELS}",
-     lambda y: y.reshape(y.shape[0], -1, y.shape[3])),
-    (f"the heads alternate along time. {ALONG_THE_CHANNELS}",
-     lambda y: y.transpose(1, 2).reshape(y.shape[0], -1, y.shape[3])),
-    ("the heads are in the reverse order. Head 0 comes first", lambda y: _right_merge(y.flip(1))),
-    ("axes 1 and 2 are transposed, and that is right. Now make one axis of n_head and head_size: "
-     "(B, T, C)",
-     lambda y: y.transpose(1, 2)),
-    ("time and channels are swapped. The shape should be (B, T, C)",
-     lambda y: _right_merge(y).transpose(1, 2)),
-    ("the channels of each head are averaged. Keep all channels, and put the heads side by side",
-     lambda y: y.mean(-1)),
-    ("the channels of each head are averaged. Keep all channels, and put the heads side by side",
-     lambda y: y.mean(-1).transpose(1, 2)),
-    ("batch and time are one axis. The shape should be (B, T, C)",
-     lambda y: _right_merge(y).flatten(0, 1)),
-    ("the rows of the batch are put side by side, not the heads. The heads are axis 1",
-     lambda y: torch.cat(list(y), dim=-1)),
-    (f"the result is the smallest number among the heads. {SIDE_BY_SIDE}", lambda y: y.amin(1)),
-    (f"the heads are multiplied. {SIDE_BY_SIDE}", lambda y: y.prod(1)),
-    ("the first head is repeated in the place of all heads. Put head h at slice h",
-     lambda y: y[:, 0].repeat(1, 1, y.shape[1])),
-    ("time is flattened too. The shape should be (B, T, C)",
-     lambda y: y.transpose(1, 2).flatten(1)),
+
+ALL_HEADS_MISTAKES = [
+    ("there is no mask. A position may see itself and the positions before it",
+     _with(weigh=lambda scores, allowed, softmax: softmax(scores))),
+    ("the mask comes after the softmax, so the weights no longer sum to 1. Hide the future before "
+     "the softmax, with -inf",
+     _with(weigh=lambda scores, allowed, softmax: softmax(scores) * allowed)),
+    ("the mask is transposed, so positions see the future and not the past",
+     _with(weigh=_allowed_by(lambda allowed: allowed.T))),
+    ("hidden scores are set to 0, but exp(0) = 1 still gives them weight. Hide them with -inf, "
+     "before the softmax",
+     _with(weigh=lambda scores, allowed, softmax: softmax(scores * allowed))),
+    ("the mask lets each position see the next one",
+     _with(weigh=_allowed_by(lambda allowed: torch.ones_like(allowed).tril(1)))),
+    ("the softmax is missing",
+     _with(weigh=lambda scores, allowed, softmax: scores * allowed)),
+    ("the softmax runs over the wrong axis, the queries. It should run over the keys",
+     _with(softmax=lambda scores: scores.softmax(-2))),
+    ("all positions up to the present one get the same weight, whatever the scores are",
+     _with(weigh=_equal_weights)),
+    ("all heads use the weights of head 0. Each head has scores of its own",
+     _with(weigh=_weights_of_head_0)),
+    ("the scale is missing. Divide the scores by √head_size", _with(scale=lambda x, q: 1)),
+    ("the scores are divided by √C, the channels of x. Divide them by √head_size, the channels of "
+     "a query",
+     _with(scale=lambda x, q: x.shape[-1] ** -0.5)),
+    ("the scores are divided by head_size. Divide them by its square root",
+     _with(scale=lambda x, q: 1 / q.shape[-1])),
+    ("the scores are divided by √T. Divide them by √head_size",
+     _with(scale=lambda x, q: x.shape[1] ** -0.5)),
+    ("the scores are divided by √n_head. Divide them by √head_size",
+     _with(scale=lambda x, q: q.shape[1] ** -0.5)),
+    ("the outputs of the heads are averaged. Add them up",
+     _with(join=lambda outputs: outputs.mean(1))),
+    ("the outputs of the heads are multiplied. Add them up",
+     _with(join=lambda outputs: outputs.prod(1))),
+    ("only the first head is in the result. Add the outputs of all heads",
+     _with(join=lambda outputs: outputs[:, 0])),
+    ("only the last head is in the result. Is it overwritten in each step of a loop? Add the "
+     "outputs of all heads",
+     _with(join=lambda outputs: outputs[:, -1])),
+    ("the first head is left out, or the loop begins at 1",
+     _with(join=lambda outputs: outputs[:, 1:].sum(1))),
+    ("the last head is left out",
+     _with(join=lambda outputs: outputs[:, :-1].sum(1))),
+    ("the heads are still apart, (B, n_head, T, C). Add their outputs up",
+     _with(join=lambda outputs: outputs)),
+    ("the outputs of the heads are side by side. Add them up, so that C channels are left",
+     _with(join=lambda outputs: outputs.transpose(1, 2).flatten(2))),
+    ("x is added to the result. That is a residual connection, which belongs to chapter 3",
+     lambda x, **matrices: x + _heads(x, **matrices)),
+    ("each head gets the output of the head before it. All heads read the same x",
+     lambda x, **matrices: _in_a_row(x, **matrices)),
+    ("queries and keys are swapped. Row i should contain the scores of query i with every key",
+     lambda x, w_query, w_key, w_value, w_out: _heads(x, w_key, w_query, w_value, w_out)),
+    ("the keys are made with w_query, and w_key is never used",
+     lambda x, w_query, w_key, w_value, w_out: _heads(x, w_query, w_query, w_value, w_out)),
+    ("the queries are made with w_key, and w_query is never used",
+     lambda x, w_query, w_key, w_value, w_out: _heads(x, w_key, w_key, w_value, w_out)),
+    ("the values are made with w_key, and w_value is never used",
+     lambda x, w_query, w_key, w_value, w_out: _heads(x, w_query, w_key, w_key, w_out)),
+    ("all heads use the output matrix of head 0. Head h has w_out[h]",
+     lambda x, w_query, w_key, w_value, w_out:
+         _heads(x, w_query, w_key, w_value, _one_head_for_all(w_out, 0))),
+    ("all heads use the values of head 0. Head h has w_value[h]",
+     lambda x, w_query, w_key, w_value, w_out:
+         _heads(x, w_query, w_key, _one_head_for_all(w_value, 0), w_out)),
+    ("the output matrices are missing, and the values of the heads are added up",
+     lambda x, w_query, w_key, w_value, w_out: _before_the_output(
+         x, w_query, w_key, w_value).sum(1)),
+    ("the output matrices are missing, and the values of the heads are side by side",
+     lambda x, w_query, w_key, w_value, w_out: _before_the_output(
+         x, w_query, w_key, w_value).transpose(1, 2).flatten(2)),
 ]
 
 
-def _merge_properties(reader: Reader):
-    shapes = ((1, 1, 1, 2), (1, 2, 2, 1), (1, 2, 2, 2), (1, 3, 2, 2), (2, 2, 5, 3), (3, 4, 4, 4))
-    cases = [{"y": _different_numbers(*shape)} for shape in shapes]
-    cases.append({"y": _different_numbers(2, 3, 7, 4, dtype=torch.float32)})
-    trials = compare(reader, _right_merge, cases, MERGE_MISTAKES)
+def _in_a_row(x, **matrices):
+    for h in range(len(matrices["w_query"])):
+        x = _heads(x, **{name: matrix[[h]] for name, matrix in matrices.items()})
+    return x
+
+
+def _before_the_output(x, w_query, w_key, w_value):
+    identity = torch.eye(w_value.shape[-1], dtype=x.dtype, device=x.device)
+    identities = identity.expand(len(w_value), -1, -1)
+    return _heads(x, w_query, w_key, w_value, identities, join=lambda outputs: outputs)
+
+
+def _all_heads_properties(reader: Reader):
+    cases = _all_heads_cases()
+    trials = compare(reader, _right_all_heads, cases, ALL_HEADS_MISTAKES)
     for trial in trials:
-        _has_the_same_numbers(trial, "y")
+        finite(trial, "is a whole row hidden? Every position may attend to itself.")
+    _no_earlier_output_changes(reader, cases[4])
     agree(trials)
     keeps_device(reader, cases)
-    hint = "is a part of it copied by .detach() or .data?"
-    same_gradients(reader, _right_merge, cases[4], ("y",), hint)
+    hint = "is a part of it computed from .detach() or .data?"
+    same_gradients(reader, _right_all_heads, cases[3], tuple(cases[3]), hint)
+
+
+def _no_earlier_output_changes(reader, case):
+    before = reader(**case)
+    for t in range(1, case["x"].shape[1]):
+        x = case["x"].clone()
+        x[:, t:] = 50 * randn(*x[:, t:].shape, seed=t)
+        if not close(reader(**{**case, "x": x})[:, :t], before[:, :t]):
+            raise Wrong(
+                f"the future leaks: when x changes from position {t} on, the results of earlier "
+                "positions change too"
+            )

@@ -20,24 +20,26 @@ from gptlib.classroom.exercises._comparing import (
     same_gradients,
 )
 
-# bigram_probabilities -----------------------------------------------------------------------------
+# previous_probabilities ---------------------------------------------------------------------------
 
 
-def check_bigram_probabilities(bigram_probabilities) -> Result:
-    """Check `bigram_probabilities(counts, smoothing)`.
+def check_previous_probabilities(previous_probabilities) -> Result:
+    """Check `previous_probabilities(counts, smoothing)`.
 
-    It turns counts (V, V), one row for each present token, into probabilities (V, V).
+    It turns counts (V, V), one row for each present token, into probabilities (V, V): row b holds
+    the probabilities of the token before b.
     """
     return check(
-        "bigram_probabilities",
-        bigram_probabilities,
+        "previous_probabilities",
+        previous_probabilities,
         _probability_properties,
-        "every row sums to 1, and smoothing is added to each count before the division",
+        "row b is about the token before b, every row sums to 1, and smoothing is added to each "
+        "count before the division",
     )
 
 
 def _right_probabilities(counts, smoothing):
-    rows = [(row + smoothing) / (row + smoothing).sum() for row in counts]
+    rows = [(column + smoothing) / (column + smoothing).sum() for column in counts.T]
     return torch.stack(rows)
 
 
@@ -56,64 +58,72 @@ def _probability_cases():
     ]
 
 
+def _transposed(finish):
+    """Return a function that transposes the counts rightly, and then does what `finish` does."""
+    return lambda counts, smoothing: finish(counts.T, smoothing)
+
+
 def _of_smoothed(finish):
-    """Return a function that adds the smoothing rightly, and then does what `finish` does."""
-    return lambda counts, smoothing: finish(counts + smoothing)
+    """Return a function that transposes and smooths rightly, and then does what `finish` does."""
+    return lambda counts, smoothing: finish(counts.T + smoothing)
 
 
 PROBABILITY_MISTAKES = [
-    ("each column sums to 1, but each row should. `.sum(0)` adds up each column, and `.sum(1)` "
-     "adds up each row",
-     _of_smoothed(lambda table: table / table.sum(0))),
+    ("each row is about the token after, as in the chapter. Row b should be about the token before "
+     "b, whose counts are column b of `counts`",
+     lambda counts, smoothing: _right_probabilities(counts.T, smoothing)),
+    ("each column sums to 1, but each row should. Column b of the result is about the token before "
+     "b. Transpose it with `.T`",
+     lambda counts, smoothing: _right_probabilities(counts, smoothing).T),
+    ("rows and columns are swapped: column a is about the token after a. Row b should be about the "
+     "token before b",
+     lambda counts, smoothing: _right_probabilities(counts.T, smoothing).T),
     ("the whole table sums to 1, but each row should. Divide each row by its own sum",
      _of_smoothed(lambda table: table / table.sum())),
     ("each column is divided by the sum of a row. Use `keepdim=True`: without it the sums have "
      "shape (V,), and broadcasting divides column j by the sum of row j",
      _of_smoothed(lambda table: table / table.sum(1))),
     ("the smoothing is added to the probabilities. Add it to the counts, before you divide",
-     lambda counts, smoothing: counts / counts.sum(1, keepdim=True) + smoothing),
-    ("the smoothing is missing in the denominator. Divide by the sum of the smoothed row",
-     lambda counts, smoothing: (counts + smoothing) / counts.sum(1, keepdim=True)),
-    ("the smoothing is missing in the numerator. Add it to every count, and then divide each row "
-     "by its new sum",
-     lambda counts, smoothing: counts / (counts + smoothing).sum(1, keepdim=True)),
-    ("the denominator contains the smoothing once, but it is added to every one of the V counts in "
-     "the row. Divide by the sum of the smoothed row",
-     lambda counts, smoothing: (counts + smoothing) / (counts.sum(1, keepdim=True) + smoothing)),
+     _transposed(lambda table, smoothing: table / table.sum(1, keepdim=True) + smoothing)),
+    ("the smoothing is missing in the denominator. Divide by the sum of the smoothed counts",
+     _transposed(lambda table, smoothing: (table + smoothing) / table.sum(1, keepdim=True))),
+    ("the smoothing is missing in the numerator. Add it to every count, and then divide by the new "
+     "sums",
+     _transposed(lambda table, smoothing: table / (table + smoothing).sum(1, keepdim=True))),
+    ("the denominator contains the smoothing once, but it is added to every one of the V counts. "
+     "Divide by the sum of the smoothed counts",
+     _transposed(lambda table, smoothing:
+                 (table + smoothing) / (table.sum(1, keepdim=True) + smoothing))),
     ("the argument `smoothing` is ignored. Add it to every count first",
-     lambda counts, smoothing: counts / counts.sum(1, keepdim=True)),
+     lambda counts, smoothing: _right_probabilities(counts, 0)),
     ("the smoothing is always 1. Add the argument `smoothing`",
      lambda counts, smoothing: _right_probabilities(counts, 1)),
     ("only the zeros are smoothed. Add the smoothing to every count",
      lambda counts, smoothing: _right_probabilities(
          counts.where(counts > 0, torch.full_like(counts, smoothing)), 0)),
-    ("softmax takes the exponential of each count. Divide each row by its sum instead",
+    ("softmax takes the exponential of each count. Divide by the sums instead",
      _of_smoothed(lambda table: table.softmax(1))),
-    ("softmax takes the exponential of each count. Divide each row by its sum instead",
-     lambda counts, smoothing: counts.softmax(1)),
     ("the result contains logarithms. Return the probabilities themselves",
      lambda counts, smoothing: _right_probabilities(counts, smoothing).log()),
     ("the squares of each row sum to 1, but the probabilities should. `F.normalize` needs `p=1`",
      _of_smoothed(lambda table: table / table.norm(dim=1, keepdim=True))),
-    ("rows and columns are swapped. Row a of the result belongs to the present token a, as in "
-     "`counts`",
-     lambda counts, smoothing: _right_probabilities(counts, smoothing).T),
-    ("the result contains the smoothed counts. Divide each row by its sum",
+    ("the result contains the smoothed counts. Divide them by their sums",
      _of_smoothed(lambda table: table)),
     ("each row is divided by its largest number. Divide it by its sum",
      _of_smoothed(lambda table: table / table.amax(1, keepdim=True))),
     ("each row is divided by its mean. Divide it by its sum",
      _of_smoothed(lambda table: table / table.mean(1, keepdim=True))),
+    ("the numbers of each column of `counts` are divided by the sums of its rows. Transpose "
+     "before you add up, or add up with `.sum(0)`",
+     lambda counts, smoothing: (counts.T + smoothing) / (counts + smoothing).sum(1, keepdim=True)),
     ("the smoothing is added to the probabilities, and the rows are divided by their sums again. "
      "Add it to the counts, before you divide",
-     lambda counts, smoothing: _right_probabilities(_right_probabilities(counts, 0), smoothing)),
+     lambda counts, smoothing: _right_probabilities(
+         _right_probabilities(counts, 0).T, smoothing)),
     ("the denominator contains the smoothing V² times, once for each cell of the table. A row has "
      "V counts, so divide by the sum of the smoothed row",
-     lambda counts, smoothing: (counts + smoothing) / (
-         counts.sum(1, keepdim=True) + smoothing * counts.numel())),
-    ("the counts are transposed first, so each row is about the token before. Row a should be "
-     "about the token after a, as in `counts`",
-     lambda counts, smoothing: _right_probabilities(counts.T, smoothing)),
+     _transposed(lambda table, smoothing: (table + smoothing) / (
+         table.sum(1, keepdim=True) + smoothing * table.numel()))),
     ("counts below the smoothing are raised to it, and the others stay. Add the smoothing to every "
      "count",
      lambda counts, smoothing: _right_probabilities(counts.clamp(min=smoothing), 0)),
@@ -121,6 +131,10 @@ PROBABILITY_MISTAKES = [
      lambda counts, smoothing: _right_probabilities(counts, smoothing / len(counts))),
     ("the counts are multiplied by the smoothing, and that changes no share. Add the smoothing",
      lambda counts, smoothing: _right_probabilities(counts * smoothing, 0)),
+    ("Bayes' rule is missing: the rows of the chapter's table are transposed, and then divided by "
+     "their new sums. Divide counts, because frequent tokens should weigh more",
+     lambda counts, smoothing: _right_probabilities(
+         _right_probabilities(counts.T, smoothing), 0)),
 ]
 
 

@@ -22,101 +22,140 @@ from gptlib.classroom.exercises._comparing import (
 
 
 def check_next_context(next_context) -> Result:
-    """Check `next_context(hidden)`.
+    """Check `next_context(hidden, n)`.
 
-    The argument has shape (B, 1 + T, C): the state at the context's own position, and then the
-    states of T tokens. The result has shape (B, 1, C): the mean over the tokens.
+    `hidden`, (B, n + T, C), has the states at the n contexts' own positions, and then the states of
+    T tokens. The tokens are split into n equal parts, in order. The result, (B, n, C), is the mean
+    of each part.
     """
     return check("next_context", next_context, _context_properties,
-                 "it is the mean of the tokens' states, with the right gradient")
+                 "it is the mean of each part of the tokens, with the right gradient")
 
 
-def _right_context(hidden):
-    return torch.stack([sum(row[1:]) / (len(row) - 1) for row in hidden])[:, None]
+def _right_context(hidden, n):
+    size = (hidden.shape[1] - n) // n
+    means = []
+    for k in range(n):
+        begin = n + k * size
+        means.append(sum(hidden[:, begin + i] for i in range(size)) / size)
+    return torch.stack(means, dim=1)
 
 
 def _context_cases():
-    def case(B, T, C, seed, dtype=torch.float64):
-        return {"hidden": randn(B, 1 + T, C, seed=seed, dtype=dtype)}
+    def case(B, T, C, n, seed, dtype=torch.float64):
+        return {"hidden": randn(B, n + T, C, seed=seed, dtype=dtype), "n": n}
 
     return [
-        {"hidden": torch.tensor([[[9.0, 5.0], [1.0, 2.0]]])},
-        {"hidden": torch.tensor([[[9.0], [1.0], [4.0]]])},
-        {"hidden": torch.tensor([[[9.0, 5.0], [1.0, 2.0], [3.0, 8.0]]])},
-        case(2, 3, 4, 0),
-        case(3, 6, 2, 1),
-        case(1, 8, 5, 2),
-        case(4, 5, 3, 3),
-        case(3, 5, 4, 9, torch.float32),
+        {"hidden": torch.tensor([[[9.0], [1.0], [4.0]]]), "n": 1},
+        {"hidden": torch.tensor([[[9.0], [7.0], [1.0], [3.0], [2.0], [8.0]]]), "n": 2},
+        {"hidden": torch.tensor([[[9.0, 5.0], [1.0, 2.0], [3.0, 8.0]]]), "n": 1},
+        case(2, 4, 3, 2, 0),
+        case(3, 6, 2, 2, 1),
+        case(1, 9, 5, 3, 2),
+        case(4, 12, 3, 3, 3),
+        case(2, 12, 5, 4, 4),
+        case(2, 6, 4, 6, 5),
+        case(3, 8, 4, 2, 9, torch.float32),
     ]
 
 
-LAST_LEFT_OUT = "the last token is left out. All tokens are in hidden[:, 1:]"
+def _parts(hidden, n):
+    """Return the tokens' states by part, (B, n, T / n, C)."""
+    return hidden[:, n:].unflatten(1, (n, -1))
+
+
+def _means(hidden, n):
+    return _parts(hidden, n).mean(2)
+
+
+def _means_of_chunks(tokens, n, size=None):
+    """Return the means of n parts that may have different lengths."""
+    parts = tokens.tensor_split(n, dim=1) if size is None else tokens.split(size, dim=1)
+    return torch.stack([part.mean(1) for part in parts], dim=1)
+
+
+def _means_up_to_the_end_of_each_part(hidden, n):
+    size = (hidden.shape[1] - n) // n
+    ends = [n + (k + 1) * size for k in range(n)]
+    return torch.stack([hidden[:, n:end].mean(1) for end in ends], dim=1)
+
+
+OWN_POSITIONS = ("the contexts' own positions are included. Leave out the first n positions: "
+                 "hidden[:, n:]")
+ONE_POSITION = ("only one position is left out before the tokens. The first n positions are the "
+                "contexts' own: the tokens are hidden[:, n:]")
 
 CONTEXT_MISTAKES = [
-    ("the mean includes the context's own position. Leave out position 0: hidden[:, 1:]",
-     lambda hidden: hidden.mean(1, keepdim=True)),
-    ("the context's own position is left out of the sum, but it is counted. Divide by the number "
-     "of tokens, T",
-     lambda hidden: hidden[:, 1:].sum(1, keepdim=True) / hidden.shape[1]),
-    ("the result is a sum. Divide it by the number of tokens",
-     lambda hidden: hidden[:, 1:].sum(1, keepdim=True)),
-    ("the result is a sum, and it includes the context's own position. Take the mean of the tokens",
-     lambda hidden: hidden.sum(1, keepdim=True)),
-    ("the result is the last token's state. It should be the mean of all tokens",
-     lambda hidden: hidden[:, -1:]),
-    ("the result is the state at the context's own position, which has seen no token of this "
-     "window. Take the mean of the tokens",
-     lambda hidden: hidden[:, :1]),
-    ("the result is the first token's state alone. It should be the mean of all tokens",
-     lambda hidden: hidden[:, 1:2]),
-    (LAST_LEFT_OUT, lambda hidden: hidden[:, 1:-1].mean(1, keepdim=True)),
-    (LAST_LEFT_OUT, lambda hidden: hidden[:, 1:-1].mean(1, keepdim=True).nan_to_num()),
-    ("the last token is left out, and the context's own position is included. All tokens are in "
-     "hidden[:, 1:]",
-     lambda hidden: hidden[:, :-1].mean(1, keepdim=True)),
+    (OWN_POSITIONS, lambda hidden, n: hidden.unflatten(1, (n, -1)).mean(2)),
+    (OWN_POSITIONS, lambda hidden, n: _means_of_chunks(hidden, n)),
+    (ONE_POSITION, lambda hidden, n: _means_of_chunks(hidden[:, 1:], n)),
+    (ONE_POSITION, lambda hidden, n: _means_of_chunks(hidden[:, 1:], n, (hidden.shape[1] - 1) // n)
+        [:, :n]),
+    ("the last n tokens are left out, and the contexts' own positions are included. The tokens are "
+     "hidden[:, n:]",
+     lambda hidden, n: hidden[:, :-n].unflatten(1, (n, -1)).mean(2)),
+    ("a part takes every n-th token. A part is T / n tokens in a row",
+     lambda hidden, n: hidden[:, n:].unflatten(1, (-1, n)).mean(1)),
+    ("the result is the mean of all tokens, once. Return the mean of each of the n parts",
+     lambda hidden, n: hidden[:, n:].mean(1, keepdim=True)),
+    ("the mean of all tokens is repeated n times. Each part has its own mean",
+     lambda hidden, n: hidden[:, n:].mean(1, keepdim=True).expand(-1, n, -1)),
+    ("a mean runs from the first token to the end of its part. It should begin with its part",
+     _means_up_to_the_end_of_each_part),
+    ("the parts are in the reverse order. Keep the order of the text",
+     lambda hidden, n: _means(hidden, n).flip(1)),
+    ("the result has sums. Divide each by the number of tokens of its part, T / n",
+     lambda hidden, n: _parts(hidden, n).sum(2)),
+    ("the sum of a part is divided by T, the number of all tokens. A part has T / n tokens",
+     lambda hidden, n: _parts(hidden, n).sum(2) / (hidden.shape[1] - n)),
+    ("the sum of a part is divided by n, the number of parts. A part has T / n tokens",
+     lambda hidden, n: _parts(hidden, n).sum(2) / n),
+    ("the sum of a part is divided by its number of tokens plus one. A part has T / n tokens",
+     lambda hidden, n: _parts(hidden, n).sum(2) / (hidden.shape[1] // n)),
+    ("the sum of a part is divided by the number of channels. A part has T / n tokens",
+     lambda hidden, n: _parts(hidden, n).sum(2) / hidden.shape[-1]),
+    ("the sum of a part is divided by the batch size. A part has T / n tokens",
+     lambda hidden, n: _parts(hidden, n).sum(2) / len(hidden)),
+    ("the result is the last token's state of each part. Take the mean of the part",
+     lambda hidden, n: _parts(hidden, n)[:, :, -1]),
+    ("the result is the first token's state of each part. Take the mean of the part",
+     lambda hidden, n: _parts(hidden, n)[:, :, 0]),
+    ("the result is the states at the contexts' own positions, which have seen no token of this "
+     "window. Take the means of the tokens",
+     lambda hidden, n: hidden[:, :n]),
+    ("the result is the states of the last n tokens. Take the mean of each part",
+     lambda hidden, n: hidden[:, -n:]),
+    ("the first token of each part is left out. The mean is over the whole part",
+     lambda hidden, n: _parts(hidden, n)[:, :, 1:].mean(2)),
+    ("the last token of each part is left out. The mean is over the whole part",
+     lambda hidden, n: _parts(hidden, n)[:, :, :-1].mean(2)),
     ("the result is the largest value of each channel. Take the mean",
-     lambda hidden: hidden[:, 1:].amax(1, keepdim=True)),
-    ("the first token is left out too. All tokens are in hidden[:, 1:]",
-     lambda hidden: hidden[:, 2:].mean(1, keepdim=True)),
-    ("the first token is left out too. All tokens are in hidden[:, 1:]",
-     lambda hidden: hidden[:, 2:].mean(1, keepdim=True).nan_to_num()),
-    ("the sum is divided by the number of channels. Divide it by the number of tokens",
-     lambda hidden: hidden[:, 1:].sum(1, keepdim=True) / hidden.shape[-1]),
-    ("the sum is divided by the batch size. Divide it by the number of tokens",
-     lambda hidden: hidden[:, 1:].sum(1, keepdim=True) / len(hidden)),
-    ("the mean is averaged with the context's own state. Take the mean of the tokens alone",
-     lambda hidden: (hidden[:, :1] + hidden[:, 1:].mean(1, keepdim=True)) / 2),
-    ("the context's own state is added to the mean. Take the mean of the tokens alone",
-     lambda hidden: hidden[:, :1] + hidden[:, 1:].mean(1, keepdim=True)),
-    ("the mean of the tokens is repeated for each token. A context is one position, (B, 1, C)",
-     lambda hidden: hidden[:, 1:].mean(1, keepdim=True).expand(-1, hidden.shape[1] - 1, -1)),
-    ("the axis of length 1 is at the end. A context is read like a token, so its shape is "
-     "(B, 1, C)",
-     lambda hidden: hidden[:, 1:].mean(1)[..., None]),
+     lambda hidden, n: _parts(hidden, n).amax(2)),
     ("the result is the smallest value of each channel. Take the mean",
-     lambda hidden: hidden[:, 1:].amin(1, keepdim=True)),
-    ("the result is the mean of the first and the last token. Take the mean of all tokens",
-     lambda hidden: (hidden[:, 1:2] + hidden[:, -1:]) / 2),
-    ("the mean of the running means is taken, so early tokens count more. Each token counts once",
-     lambda hidden: (hidden[:, 1:].cumsum(1) / torch.arange(1, hidden.shape[1])[:, None]).mean(
-         1, keepdim=True).to(hidden)),
-    ("the mean runs over the batch and leaves one row for each token. Take the mean over the "
-     "tokens, dim 1",
-     lambda hidden: hidden[:, 1:].mean(0)),
+     lambda hidden, n: _parts(hidden, n).amin(2)),
     ("the result is the median of each channel. Take the mean",
-     lambda hidden: hidden[:, 1:].median(1, keepdim=True).values),
-    ("the mean runs over the texts of the batch too. Each text should have its own context",
-     lambda hidden: hidden[:, 1:].mean((0, 1), keepdim=True).expand(len(hidden), 1, -1)),
-    ("the mean runs over the channels. Take the mean over the tokens, dim 1",
-     lambda hidden: hidden[:, 1:].mean(2, keepdim=True).transpose(1, 2)),
-    ("the result has no axis for positions. A context is read like a token, so its shape is "
-     "(B, 1, C). `keepdim=True` keeps the axis",
-     lambda hidden: hidden[:, 1:].mean(1)),
-    ("the axes are in the wrong order. The order is (B, 1, C)",
-     lambda hidden: hidden[:, 1:].mean(1)[None]),
-    ("the mean is divided by its norm, so it has length 1. Return the mean as it is",
-     lambda hidden: F.normalize(hidden[:, 1:].mean(1, keepdim=True), dim=-1)),
+     lambda hidden, n: _parts(hidden, n).median(2).values),
+    ("the mean of a part is averaged with the context's own state. Take the mean of the tokens "
+     "alone",
+     lambda hidden, n: (hidden[:, :n] + _means(hidden, n)) / 2),
+    ("the context's own state is added to the mean. Take the mean of the tokens alone",
+     lambda hidden, n: hidden[:, :n] + _means(hidden, n)),
+    ("the mean runs over the texts of the batch too. Each text has its own contexts",
+     lambda hidden, n: _means(hidden, n).mean(0, keepdim=True).expand(len(hidden), -1, -1)),
+    ("the mean runs over the channels. Take the mean over the tokens of a part",
+     lambda hidden, n: _parts(hidden, n).mean(3)),
+    ("the mean runs over the parts. Take the mean over the tokens of a part",
+     lambda hidden, n: _parts(hidden, n).mean(1)),
+    ("the axes are in the wrong order. The order is (B, n, C)",
+     lambda hidden, n: _means(hidden, n).transpose(1, 2)),
+    ("the axes are in the wrong order. The order is (B, n, C)",
+     lambda hidden, n: _means(hidden, n).transpose(0, 1)),
+    ("an axis of length 1 is left where the tokens of a part were. The shape is (B, n, C)",
+     lambda hidden, n: _parts(hidden, n).mean(2, keepdim=True)),
+    ("the n contexts stand in one axis with their channels. The shape is (B, n, C)",
+     lambda hidden, n: _means(hidden, n).flatten(1)),
+    ("the means are divided by their norm, so they have length 1. Return the means as they are",
+     lambda hidden, n: F.normalize(_means(hidden, n), dim=-1)),
 ]
 
 
@@ -126,8 +165,8 @@ def _context_properties(reader: Reader):
     for trial in trials:
         finite(trial, "is something divided by 0?")
     agree(trials)
-    same_gradients(reader, _right_context, cases[3], ("hidden",),
-                   "every token's state should have the same share in it")
+    same_gradients(reader, _right_context, cases[4], ("hidden",),
+                   "every token of a part should have the same share in its mean")
     keeps_device(reader, cases)
 
 
@@ -135,15 +174,15 @@ def _context_properties(reader: Reader):
 
 
 def check_read_in_windows(read_in_windows) -> Result:
-    """Check `read_in_windows(read, ids, W, context)`.
+    """Check `read_in_windows(read, ids, W, context, k)`.
 
     It turns tokens (B, T) into states (B, T, C). `read(window, context)` returns the states of a
     window of at most W tokens, and the context for the next window. All of them may depend on every
-    token of the window.
+    token of the window. After every k-th window the context is detached.
     """
     return check("read_in_windows", read_in_windows, _windows_properties,
-                 "the windows are read from the beginning, a shorter one at the end if necessary, "
-                 "and each window is read after the context of the window before it")
+                 "each window is read after the context of the window before it, and the gradient "
+                 "is cut after every k-th window only")
 
 
 class ToyReader:
@@ -197,10 +236,12 @@ def _has_axes(name, value, n):
                 "first, and then a context (B, 1, C)")
 
 
-def _right_reading(read, ids, W, context):
+def _right_reading(read, ids, W, context, k):
     states = []
-    for begin in range(0, ids.shape[1], W):
+    for i, begin in enumerate(range(0, ids.shape[1], W), start=1):
         h, context = read(ids[:, begin:begin + W], context)
+        if i % k == 0:
+            context = context.detach()
         states.append(h)
     return torch.cat(states, dim=1)
 
@@ -208,7 +249,7 @@ def _right_reading(read, ids, W, context):
 def _windows_cases():
     def case(B, T, W, seed):
         return {"read": ToyReader(W, seed), "ids": randint(40, B, T, seed=seed), "W": W,
-                "context": randn(B, 1, 3, seed=seed + 3)}
+                "context": randn(B, 1, 3, seed=seed + 3), "k": 1 + seed % 3}
 
     return [
         case(1, 1, 2, 0),
@@ -252,7 +293,7 @@ def _reading(
         first: returns the context for the first window, from the one that is given.
         from_states: returns the next context from a window's states, in the place of `read`.
     """
-    def read_in_windows(read, ids, W, context):
+    def read_in_windows(read, ids, W, context, k):
         context, states = first(context), []
         for begin, end in windows(ids.shape[1], W):
             h, new_context = read(ids[:, begin:end], context)
@@ -263,7 +304,7 @@ def _reading(
     return read_in_windows
 
 
-def _contexts_of_windows(read, ids, W, context):
+def _contexts_of_windows(read, ids, W, context, k):
     contexts = []
     for window in ids.split(W, dim=1):
         _, context = read(window, context)
@@ -271,7 +312,7 @@ def _contexts_of_windows(read, ids, W, context):
     return torch.cat(contexts, dim=1)
 
 
-def _last_window_moved_back(read, ids, W, context):
+def _last_window_moved_back(read, ids, W, context, k):
     states, T = [], ids.shape[1]
     for begin, end in _windows(T, W):
         begin = max(0, min(begin, T - W))
@@ -281,7 +322,7 @@ def _last_window_moved_back(read, ids, W, context):
     return torch.cat([*states[:-1], states[-1][:, n_before - T :]], dim=1)
 
 
-def _every_other_window(read, ids, W, context):
+def _every_other_window(read, ids, W, context, k):
     states = []
     for window in ids.split(W, dim=1)[::2]:
         h, context = read(window, context)
@@ -289,47 +330,61 @@ def _every_other_window(read, ids, W, context):
     return torch.cat(states, dim=1)
 
 
-def _first_window_twice(read, ids, W, context):
-    return _right_reading(read, ids, W, read(ids[:, :W], context)[1])
+def _first_window_twice(read, ids, W, context, k):
+    return _right_reading(read, ids, W, read(ids[:, :W], context)[1], k)
 
 
-def _windows_reversed(read, ids, W, context):
-    states = _right_reading(read, ids, W, context)
+def _windows_reversed(read, ids, W, context, k):
+    states = _right_reading(read, ids, W, context, k)
     return torch.cat(list(reversed(states.split(W, dim=1))), dim=1)
 
 
-def _whole_windows_only(read, ids, W, context):
+def _whole_windows_only(read, ids, W, context, k):
     whole = ids.shape[1] // W * W
     if whole == 0:
         return torch.zeros(len(ids), 0, context.shape[2])
-    return _right_reading(read, ids[:, :whole], W, context)
+    return _right_reading(read, ids[:, :whole], W, context, k)
 
 
 def _filled_up(fill):
     """Return a function whose last window is filled up to W tokens with `fill(ids, n)`."""
-    def read_in_windows(read, ids, W, context):
+    def read_in_windows(read, ids, W, context, k):
         T = ids.shape[1]
         longer = torch.cat([ids, fill(ids, -T % W)], dim=1)
-        return _right_reading(read, longer, W, context)[:, :T]
+        return _right_reading(read, longer, W, context, k)[:, :T]
 
     return read_in_windows
 
 
-def _states_of_the_last_window(read, ids, W, context):
-    return _right_reading(read, ids, W, context)[:, (ids.shape[1] - 1) // W * W:]
+def _states_of_the_last_window(read, ids, W, context, k):
+    return _right_reading(read, ids, W, context, k)[:, (ids.shape[1] - 1) // W * W:]
 
 
-def _windows_below_each_other(read, ids, W, context):
-    states = _right_reading(read, ids, W, context)
+def _windows_below_each_other(read, ids, W, context, k):
+    states = _right_reading(read, ids, W, context, k)
     return states.unflatten(1, (-1, W)).transpose(0, 1).flatten(0, 1)
 
 
-def _from_the_last_window_to_the_first(read, ids, W, context):
+def _from_the_last_window_to_the_first(read, ids, W, context, k):
     states = []
     for window in reversed(ids.split(W, dim=1)):
         h, context = read(window, context)
         states.insert(0, h)
     return torch.cat(states, dim=1)
+
+
+def _after_every_kth_window(change):
+    """Return a function that changes the context after every k-th window, in place of a cut."""
+    def read_in_windows(read, ids, W, context, k):
+        first, states = context, []
+        for i, window in enumerate(ids.split(W, dim=1), start=1):
+            h, context = read(window, context)
+            if i % k == 0:
+                context = change(first, context)
+            states.append(h)
+        return torch.cat(states, dim=1)
+
+    return read_in_windows
 
 
 FILLED_UP = ("the short window at the end is filled up to W tokens, but every id is a token, 0 "
@@ -382,11 +437,18 @@ WINDOWS_MISTAKES = [
      "torch.cat(states, dim=1)",
      _states_of_the_last_window),
     ("only the first window is read",
-     lambda read, ids, W, context: read(ids[:, :W], context)[0]),
+     lambda read, ids, W, context, k: read(ids[:, :W], context)[0]),
     ("the tokens are read one by one, each as a window of its own. Give `read` W tokens at a time",
-     lambda read, ids, W, context: _right_reading(read, ids, 1, context)),
+     lambda read, ids, W, context, k: _right_reading(read, ids, 1, context, k)),
+    ("the windows have k tokens. They should have W tokens",
+     lambda read, ids, W, context, k: _right_reading(read, ids, k, context, k)),
+    ("the context is replaced by zeros after every k-th window. Detach it, and keep its values",
+     _after_every_kth_window(lambda first, new: torch.zeros_like(new))),
+    ("the argument `context` is used again after every k-th window. Detach the new context, and "
+     "go on with it",
+     _after_every_kth_window(lambda first, new: first)),
     ("the windows have W − 1 tokens. They should have W tokens",
-     lambda read, ids, W, context: _right_reading(read, ids, max(1, W - 1), context)),
+     lambda read, ids, W, context, k: _right_reading(read, ids, max(1, W - 1), context, k)),
     ("the windows are read from the last to the first. A context should come from the window "
      "before",
      _from_the_last_window_to_the_first),
@@ -398,11 +460,92 @@ WINDOWS_MISTAKES = [
 ]
 
 
+# Where the gradient is cut --------------------------------------------------------------------
+
+
+class ProbedReader(ToyReader):
+    """A reader whose calls can be found again in a gradient.
+
+    Each call adds a tensor of zeros, a probe, to the context that it is given. A result depends on
+    a window, by way of the gradient, if the window's probe has a gradient that is not zero.
+    """
+
+    def __init__(self, W, seed):
+        super().__init__(W, seed)
+        self.probes = []
+
+    def __call__(self, window, context):
+        self.probes.append(torch.zeros_like(context, requires_grad=True))
+        return super().__call__(window, context + self.probes[-1])
+
+
+# What is left if the gradient is cut elsewhere: for k, whether the gradient runs from window i + 1
+# back to window i, counted from 0.
+CUTTING_MISTAKES = [
+    ("the gradient is never cut. Detach the context after every k-th window",
+     lambda i, k: True),
+    ("the gradient is cut at every border. Detach the context after every k-th window only",
+     lambda i, k: False),
+    ("the first cut comes after the first window, as if windows were counted from 0 and tested "
+     "with i % k == 0. The first cut belongs after window number k",
+     lambda i, k: i % k != 0),
+    ("the gradient is cut after every (k + 1)-th window. Windows counted from 0 need "
+     "(i + 1) % k == 0",
+     lambda i, k: (i + 1) % (k + 1) != 0),
+    ("the gradient is cut once only. Cut it again after each further k windows",
+     lambda i, k: i + 1 != k),
+    ("the first cut comes one window too late. Detach the context that window number k returns",
+     lambda i, k: i == 0 or i % k != 0),
+    ("the gradient crosses a border after every k-th window only, and is cut at the others. It is "
+     "the other way round",
+     lambda i, k: (i + 1) % k == 0),
+]
+
+
+def _gradient_is_cut_after_every_kth_window(reader):
+    found = {}                          # by (number of windows, k): the borders that are crossed
+    for T, W, k in ((5, 2, 4), (13, 2, 2), (13, 2, 3), (6, 2, 1)):
+        read, n = ProbedReader(W, seed=T), -(-T // W)
+        context = randn(2, 1, 3, seed=k).requires_grad_()
+        states = reader(read=read, ids=randint(40, 2, T, seed=k), W=W, context=context, k=k)
+        if len(read.probes) != n:
+            raise Wrong(f"`read` is called {len(read.probes)} times for a text of {n} windows. "
+                        "Call it once for each window")
+        parts = states.split(W, dim=1)
+        probes = read.probes
+        if not all(_depends(part, probe) for part, probe in zip(parts, probes, strict=True)):
+            raise Wrong("no gradient flows from a window's states back into this window. Detach "
+                        "the context only, not the states")
+        if not _depends(parts[0], context):
+            raise Wrong("the gradient is cut before the first window. Detach a context only after "
+                        "every k-th window")
+        found[n, k] = [_depends(parts[i + 1], probes[i]) for i in range(n - 1)]
+    wrong = {(n, k): borders for (n, k), borders in found.items()
+             if borders != [(i + 1) % k != 0 for i in range(n - 1)]}
+    if not wrong:
+        return
+    for sentence, crossed in CUTTING_MISTAKES:
+        if all(borders == [crossed(i, k) for i in range(n - 1)]
+               for (n, k), borders in found.items()):
+            raise Wrong(f"the states are right, but their gradient is not: {sentence}")
+    (n, k), borders = next(iter(wrong.items()))
+    cuts = ", ".join(str(i + 1) for i, crossed in enumerate(borders) if not crossed) or "no window"
+    right = ", ".join(str(i) for i in range(k, n, k)) or "no window"
+    raise Wrong(f"the states are right, but their gradient is not: with {n} windows and k = {k} it "
+                f"is cut after window {cuts}, but it should be cut after window {right}")
+
+
+def _depends(result, on):
+    """Return whether a gradient runs from `result` back to `on`."""
+    if not result.requires_grad:
+        return False
+    gradient, = torch.autograd.grad(result.square().sum(), on, retain_graph=True, allow_unused=True)
+    return gradient is not None and bool(gradient.count_nonzero())
+
+
 def _windows_properties(reader: Reader):
-    cases = _windows_cases()
-    agree(compare(reader, _right_reading, cases, WINDOWS_MISTAKES))
-    same_gradients(reader, _right_reading, cases[6], ("context",),
-                   "the gradient should flow from each window back to the windows before it")
+    agree(compare(reader, _right_reading, _windows_cases(), WINDOWS_MISTAKES))
+    _gradient_is_cut_after_every_kth_window(reader)
 
 
 # courier_loss -------------------------------------------------------------------------------------
