@@ -32,6 +32,7 @@ from gptlib.config import (
 from gptlib.corpora import Corpus, load_corpus
 from gptlib.data import check_length, split
 from gptlib.generate import stream_text
+from gptlib.optimizers import make_optimizer
 from gptlib.options import Parser, flag, join_negative_numbers, name_options
 from gptlib.plan import calibrate, plan_run, readable
 from gptlib.run import TrainResult, pick_device
@@ -141,7 +142,8 @@ def train_command(options: Namespace) -> None:
         print(corpus.report(model.parameter_table()["total"]))
         print_warm_up(train_config, config.block_size)
     result = train(model, train_ids, val_ids, config.block_size, train_config,
-                   out_dir=options.out, tokenizer=tokenizer, resume=options.resume)
+                   out_dir=options.out, tokenizer=tokenizer, resume=options.resume,
+                   optimizer=make_optimizer)
     if first and result.history:
         bigram_loss = evaluate_bigram(train_ids, val_ids, tokenizer.vocab_size)
         figure, axes = new_figure()

@@ -62,7 +62,7 @@ class GPTConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained: with AdamW, a linear warm-up, then a cosine decay of the rate."""
+    """How a model is trained: the optimizer, its learning rate, the batches, the evaluations."""
 
     max_steps: int = 1500           # optimizer steps
     batch_size: int = 16            # windows in each step
@@ -70,8 +70,13 @@ class TrainConfig:
     min_lr: float = 0.0             # the learning rate at the end of the decay
     warmup: int = 100               # length of the warm-up, in units of lr_unit
     lr_decay: int = 0               # where the decay ends, in units of lr_unit; 0: at the last step
+    # After the warm-up, "cosine" decays along half a cosine. "wsd" stays constant, and then decays
+    # in a straight line (warm-up, stable, decay; chapter 9).
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    cooldown: float = 0.4           # "wsd": the share of the run in which the rate decays
     lr_unit: Literal["steps", "tokens"] = "steps"   # unit of warmup and lr_decay
-    weight_decay: float = 0.1       # AdamW's weight decay, for matrices only
+    optimizer: Literal["adamw", "muon"] = "adamw"   # "muon": see gptlib/optimizers/muon.py
+    weight_decay: float = 0.1       # weight decay of the optimizer, for matrices only
     beta1: float = 0.9              # AdamW: decay rate of the average gradient
     beta2: float = 0.99             # AdamW: decay rate of the average squared gradient
     grad_clip: float = 1.0          # largest norm of the gradient; 0: no clipping
@@ -93,6 +98,7 @@ class TrainConfig:
                 f"above warmup={self.warmup}, or 0 for a decay to the last step")
         require(self.min_lr <= self.learning_rate, self, "min_lr",
                 f"at most learning_rate={self.learning_rate}")
+        require(0 < self.cooldown <= 1, self, "cooldown", "above 0 and at most 1")
         require(0 <= self.beta1 < 1, self, "beta1", "at least 0 and below 1")
         require(0 <= self.beta2 < 1, self, "beta2", "at least 0 and below 1")
 

@@ -25,7 +25,8 @@ from gptlib.checkpoint import CheckpointError, save_checkpoint
 from gptlib.checks import any_path, at_least, check_arguments, optional, tokens
 from gptlib.config import ConfigError, GPTConfig, TrainConfig
 from gptlib.model import GPT
-from gptlib.train import EVAL_TOKENS, eval_tokens, evaluate, make_optimizer, train
+from gptlib.optimizers import make_optimizer
+from gptlib.train import EVAL_TOKENS, eval_tokens, evaluate, train
 from gptlib.variants.build import make_model
 from gptlib.variants.config import VariantConfig
 from gptlib.variants.context_rolling import window_config
@@ -340,7 +341,8 @@ def seconds_per_step(model: GPT, config: GPTConfig, train_config: TrainConfig, t
     ends = []
     hook = register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
     try:
-        result = train(model, train_ids, val_ids[:T + 1], T, short, progress=False)
+        result = train(model, train_ids, val_ids[:T + 1], T, short, progress=False,
+                       optimizer=make_optimizer)
     finally:
         hook.remove()
     if result.interrupted:

@@ -4,7 +4,7 @@ import hashlib
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
@@ -94,6 +94,15 @@ def identity(
     }
 
 
+def later_options(model: nn.Module, identity: dict) -> dict:
+    """Return the defaults of all options. They hold for options that a saved run did not have yet.
+
+    An option is added to this library with a default that changes nothing.
+    """
+    configs = [TrainConfig, *([type(model.config)] if hasattr(model, "config") else [])]
+    return {f.name: f.default for config in configs for f in fields(config) if f.name in identity}
+
+
 def digest(tensors: Sequence[Tensor]) -> str:
     """Return 16 hexadecimal digits of the sha256 of the numbers in `tensors`."""
     content = hashlib.sha256()
@@ -120,7 +129,7 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, iden
                   for name, kind in PROGRESS.items()}
     except ValueError as error:
         raise CheckpointError(f"{path} is not a whole checkpoint of a run: {error}") from None
-    saved = about["run"]
+    saved = later_options(model, identity) | about["run"]
     different = [
         f"{name} was {saved.get(name)!r} and is now {identity.get(name)!r}"
         for name in {**saved, **identity}

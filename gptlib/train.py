@@ -283,7 +283,10 @@ def mean_over_processes(value: Tensor) -> Tensor:
 
 @check_arguments(config=TrainConfig, step=at_least(0), block_size=at_least(1))
 def learning_rate(config: TrainConfig, step: int, block_size: int) -> float:
-    """Return the learning rate of a step: a linear warm-up, then half a cosine down to `min_lr`.
+    """Return the learning rate of a step: a linear warm-up, then a decay down to `min_lr`.
+
+    The decay is half a cosine. With config.schedule = "wsd" the rate is constant first, and
+    falls in a straight line over the last config.cooldown of the run (Hägele et al. 2024).
 
     Args:
         step: the number of steps taken before this one.
@@ -295,8 +298,11 @@ def learning_rate(config: TrainConfig, step: int, block_size: int) -> float:
     if now < config.warmup:
         return config.learning_rate * now / config.warmup
     share = min(1.0, (now - config.warmup) / max(1, end - config.warmup))       # 0 at first, then 1
-    cosine = (1 + math.cos(math.pi * share)) / 2                                # 1 at first, then 0
-    return config.min_lr + (config.learning_rate - config.min_lr) * cosine
+    if config.schedule == "wsd":
+        factor = min(1.0, (end - now) / (config.cooldown * end))
+    else:
+        factor = (1 + math.cos(math.pi * share)) / 2                            # 1 at first, then 0
+    return config.min_lr + (config.learning_rate - config.min_lr) * max(0.0, factor)
 
 
 @check_arguments(model=trainable, config=TrainConfig)
@@ -304,7 +310,15 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """Return AdamW (Loshchilov & Hutter 2019).
 
     Weight decay acts on the matrices of linear layers and embeddings, not on biases and norms.
+
+    Raises:
+        ConfigError: config.optimizer is another one, which `gptlib.optimizers` makes.
     """
+    if config.optimizer != "adamw":
+        raise ConfigError(
+            f"optimizer={config.optimizer!r} comes from another function: call train(…, "
+            "optimizer=gptlib.optimizers.make_optimizer)"
+        )
     matrices = [
         module.weight for module in model.modules() if isinstance(module, (nn.Linear, nn.Embedding))
     ]
@@ -377,7 +391,8 @@ def first_loss(
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        # Muon has groups whose learning rates differ by a factor.
+        group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
 def clip_gradient(model: nn.Module, largest_norm: float) -> float:

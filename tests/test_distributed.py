@@ -40,9 +40,11 @@ def assert_same_losses(history, expected, tolerance):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_losses_of_one_and_print_every_line_once(tmp_path):
+@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", "3e-3"), ("muon", "0.02")])
+def test_two_processes_give_the_losses_of_one_and_print_every_line_once(tmp_path, optimizer, rate):
     for n_processes in (1, 2):
-        process = run_training(tmp_path / str(n_processes), n_processes)
+        process = run_training(tmp_path / str(n_processes), n_processes, "--optimizer", optimizer,
+                               "--learning-rate", rate, "--rotary", "--rms-norm")
         assert process.returncode == 0, process.stderr
     one, two = read_metrics(tmp_path / "1"), read_metrics(tmp_path / "2")
     assert_same_losses(two, one, tolerance=2e-5)

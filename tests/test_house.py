@@ -16,8 +16,10 @@ HOUSE = """
 
     bpe.words bpe.simple bpe.fast bpe.exchange bpe.build bpe.__init__
 
+    optimizers.muon optimizers.__init__
+
     variants.__init__ variants.config variants.time_weighting variants.context_rolling
-    variants.quantize variants.build
+    variants.modern variants.quantize variants.build
 
     corpora.theatre corpora.text corpora.__init__ corpora.floor corpora.courier
     corpora.courier_text
@@ -43,7 +45,7 @@ CORE = ["checks", "config", "tokenizer", "data", "bigram", "attention", "block",
         "kv_cache", "generate", "speculative", "checkpoint", "resume", "run_folder", "run",
         "train"]
 # The top-level packages and files that the core must not need.
-LATER = {"bpe", "variants", "corpora", "classroom", "widgets", "plan", "trained"}
+LATER = {"bpe", "optimizers", "variants", "corpora", "classroom", "widgets", "plan", "trained"}
 FILE_COLUMNS, CELL_COLUMNS = 100, 88
 
 

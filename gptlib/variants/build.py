@@ -15,7 +15,7 @@ from torch import nn
 
 from gptlib.attention import CausalSelfAttention
 from gptlib.bigram import Bigram
-from gptlib.block import Block
+from gptlib.block import Block, FeedForward
 from gptlib.bpe import load_tokenizer
 from gptlib.checkpoint import (
     CheckpointError,
@@ -29,8 +29,9 @@ from gptlib.checks import any_path, check_arguments
 from gptlib.config import ConfigError, GPTConfig, did_you_mean
 from gptlib.model import GPT
 from gptlib.tokenizer import Tokenizer
-from gptlib.variants.config import VariantConfig
+from gptlib.variants.config import MODERN_PARTS, VariantConfig
 from gptlib.variants.context_rolling import RollingGPT
+from gptlib.variants.modern import ModernAttention, ModernGPT, RMSNorm, SquaredReLU
 from gptlib.variants.time_weighting import (
     RelativeBiasAttention,
     ShiftedBlock,
@@ -45,7 +46,7 @@ ATTENTIONS = {
     "relative_bias": RelativeBiasAttention,
 }
 BLOCKS = {False: Block, True: ShiftedBlock}         # by token_shift
-MODEL_NAMES = ("Bigram", "GPT", "RollingGPT")       # what load_model can build
+MODEL_NAMES = ("Bigram", "GPT", "RollingGPT", "ModernGPT")       # what load_model can build
 
 
 @check_arguments(config=GPTConfig)
@@ -53,13 +54,28 @@ def make_model(config: GPTConfig) -> GPT:
     """Return a new model with the shape and the variants of `config`."""
     if not isinstance(config, VariantConfig):
         return GPT(config)
-    if (config.attention, config.token_shift, config.memory) == ("plain", False, "attention"):
+    modern = any(getattr(config, name) for name in MODERN_PARTS)
+    core = (config.attention, config.token_shift, config.memory) == ("plain", False, "attention")
+    if core and not modern:
         # No variant at all. With a plain config, its checkpoints are those of a plain GPT.
         return GPT(GPTConfig(**{f.name: getattr(config, f.name) for f in fields(GPTConfig)}))
     # partial(Block, attention=A) is Block with this argument filled in.
     block = partial(BLOCKS[config.token_shift], attention=ATTENTIONS[config.attention])
+    if modern:
+        return make_modern_model(config, block)
     model = GPT if config.memory == "attention" else RollingGPT
     return model(config, block=block)
+
+
+def make_modern_model(config: VariantConfig, block: partial) -> GPT:
+    norm = RMSNorm if config.rms_norm else nn.LayerNorm
+    block = partial(
+        block,
+        attention=partial(ModernAttention, rotary=config.rotary, qk_norm=config.qk_norm),
+        feed_forward=SquaredReLU if config.relu2 else FeedForward,
+        norm=norm,
+    )
+    return ModernGPT(config, block, norm, config.zero_init, config.bigram_table)
 
 
 @check_arguments(CheckpointError, path=any_path)

@@ -1,0 +1,154 @@
+"""Muon, an optimizer for the matrices of a neural network (Jordan et al. 2024; chapter 9).
+
+The gradient of a matrix is usually large in a few directions and small in all others. Gradient
+descent therefore learns mostly in these few directions. Muon gives all directions the same size. It
+replaces the matrix by the nearest matrix with orthogonal rows (or columns):
+
+>>> gradient = torch.tensor([[100.0, 0.0], [0.0, 1.0]])     # the first direction is much larger
+>>> orthogonalize(gradient).round(decimals=2)               # now both are equally large
+tensor([[0.7000, 0.0000],
+        [0.0000, 0.7000]])
+
+Embeddings, the output layer, norms and biases stay with AdamW.
+"""
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+from gptlib.checks import at_least, check_arguments, trainable
+from gptlib.config import TrainConfig
+
+# The learning rates of the parts, as multiples of config.learning_rate.
+EMBEDDING_SCALE = 0.45
+OTHER_SCALE = 0.15
+MOMENTUM = 0.95
+
+
+@check_arguments(matrices=Tensor, steps=at_least(1))
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Return nearly orthogonal matrices: each singular value becomes a number between 0.7 and 1.2.
+
+    Every matrix is U S Vᵀ with orthogonal U and V and a diagonal S, its singular values. The exact
+    result would be U Vᵀ. A polynomial comes close without computing U and V. X Xᵀ X has the
+    singular values s³, and X Xᵀ X Xᵀ X has s⁵, with the same U and V. Therefore
+
+        X  ->  a X + b (X Xᵀ) X + c (X Xᵀ)² X
+
+    maps each singular value s to a s + b s³ + c s⁵. Repeated five times, it brings every number
+    between 0.01 and 1 close to 1. This is called a Newton-Schulz iteration. The coefficients are
+    those of Jordan et al. (2024). They were chosen to be fast for small s, so the values do not
+    converge to exactly 1.
+
+    Args:
+        matrices: (…, m, n). All of them are computed together.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    m, n = matrices.shape[-2:]
+    X = matrices.mT if m > n else matrices              # X Xᵀ is then the smaller product
+    X = X / (X.norm(dim=(-2, -1), keepdim=True) + 1e-7)     # no singular value is larger than 1
+    for _ in range(steps):
+        A = X @ X.mT
+        X = a * X + (b * A + c * A @ A) @ X
+    return X.mT if m > n else X
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for the groups with `n_matrices`, AdamW for all others.
+
+    Args:
+        groups: parameter groups. Each has `params` and may have `n_matrices`: so many matrices of
+            equal shape stand below one another in each parameter of the group. (The layer that
+            computes queries, keys and values has three.)
+        lr: the learning rate. A group may have `lr_scale`, which `gptlib.train` multiplies it by.
+        betas, eps: of AdamW.
+        weight_decay: the share of a weight, times lr, that each step removes.
+    """
+
+    def __init__(self, groups, lr=0.02, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.0):
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
+                    "n_matrices": 0, "lr_scale": 1.0}
+        super().__init__(groups, defaults)
+        for group in self.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        by_shape = defaultdict(list)
+        for group in self.param_groups:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if not group["n_matrices"]:
+                self.adamw_step(weights, group)
+                continue
+            for weight in weights:
+                matrices = self.direction(weight).unflatten(0, (group["n_matrices"], -1))
+                by_shape[matrices.shape[1:]].append((weight, matrices, group))
+        # Matrices of equal shape are orthogonalized together, which is faster.
+        for (m, n), entries in by_shape.items():
+            together = orthogonalize(torch.cat([matrices for _, matrices, _ in entries]))
+            parts = together.split([len(matrices) for _, matrices, _ in entries])
+            for (weight, _, group), part in zip(entries, parts, strict=True):
+                # Tall matrices take larger steps: without this, their outputs would change less.
+                size = group["lr"] * max(1, m / n) ** 0.5
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.sub_(part.reshape(weight.shape), alpha=size)
+
+    def direction(self, weight: Tensor) -> Tensor:
+        """Return the gradient with Nesterov momentum, and update the mean gradient."""
+        state = self.state[weight]
+        if not state:
+            state["mean_gradient"] = torch.zeros_like(weight)
+        state["mean_gradient"].lerp_(weight.grad, 1 - MOMENTUM)
+        return weight.grad.lerp(state["mean_gradient"], MOMENTUM)
+
+    def adamw_step(self, weights: list[Tensor], group: dict) -> None:
+        states = [self.state[weight] for weight in weights]
+        for weight, state in zip(weights, states, strict=True):
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
+                state["exp_avg"] = torch.zeros_like(weight)
+                state["exp_avg_sq"] = torch.zeros_like(weight)
+        beta1, beta2 = group["betas"]
+        adamw(
+            weights,
+            [weight.grad for weight in weights],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+
+@check_arguments(model=trainable, config=TrainConfig)
+def make_muon(model: nn.Module, config: TrainConfig) -> Muon:
+    """Return Muon for the linear layers inside of `model.blocks`, and AdamW for all other weights.
+
+    Without blocks, AdamW gets everything. A good learning rate is about 0.02. Embeddings learn with
+    0.45 times this rate, and the output layer, norms and biases with 0.15 times.
+    """
+    layers = {f"blocks.{name}": module for name, module in
+              getattr(model, "blocks", nn.ModuleList()).named_modules()
+              if isinstance(module, nn.Linear)}
+    qkv = [layer.weight for name, layer in layers.items() if name.endswith(".qkv")]
+    linear = [layer.weight for name, layer in layers.items() if not name.endswith(".qkv")]
+    embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    known = {id(weight) for weight in qkv + linear + embeddings}
+    others = [weight for weight in model.parameters() if id(weight) not in known]
+    groups = [
+        {"params": qkv, "n_matrices": 3, "weight_decay": config.weight_decay},
+        {"params": linear, "n_matrices": 1, "weight_decay": config.weight_decay},
+        {"params": embeddings, "lr_scale": EMBEDDING_SCALE},
+        {"params": others, "lr_scale": OTHER_SCALE},
+    ]
+    return Muon([group for group in groups if group["params"]], config.learning_rate,
+                (config.beta1, config.beta2))
