@@ -27,11 +27,13 @@ from gptlib.checks import (
     check_arguments,
     checked_value,
     dict_of,
+    dict_with,
     existing_file,
     list_of,
     new_file,
     optional,
     several,
+    short,
     wrong_type,
 )
 from gptlib.tokenizer import TokenizerError, check_surrogates, checked_ids
@@ -50,7 +52,8 @@ REMOVED = -1
 
 def pairs_of_ids(name: str, value: Iterable) -> list[tuple[int, int]]:
     """The kind of merges: a list of pairs of ids."""
-    pairs = list_of(list_of(int))(name, value)
+    # The merges of another tokenizer are a dict whose keys are the pairs, in their order.
+    pairs = list_of(list_of(int))(name, list(value) if isinstance(value, dict) else value)
     for i, pair in enumerate(pairs):
         if len(pair) != 2:
             raise ValueError(f"{name}[{i}]={pair} should be a pair of ids")
@@ -342,19 +345,28 @@ class BPETokenizer:
         }
 
     @classmethod
+    @check_arguments(
+        TokenizerError, saved=dict_with("pattern", "special_tokens", "bytes", "merges")
+    )
     def from_dict(cls, saved: dict) -> Self:
         """Return the tokenizer that `to_dict` described."""
         try:
             byte_order = [CHARACTER_TO_BYTE[character] for character in saved["bytes"]]
-            tokenizer = cls((), saved["pattern"], saved["special_tokens"], byte_order)
-            ids = {character: i for i, character in enumerate(saved["bytes"])}
-            for line in saved["merges"]:
-                left, right = line.split(" ")
-                ids[left + right] = tokenizer.add_merge(ids[left], ids[right])
-        except (KeyError, AttributeError, TypeError, ValueError) as error:
+        except (KeyError, TypeError):
             raise TokenizerError(
-                f"pattern, special_tokens, bytes or merges are missing or wrong ({error!r})"
+                f"bytes={short(saved['bytes'])} should be the characters that stand for the 256 "
+                "bytes, as to_dict writes them"
             ) from None
+        tokenizer = cls((), saved["pattern"], saved["special_tokens"], byte_order)
+        ids = {character: i for i, character in enumerate(saved["bytes"])}
+        for i, line in enumerate(list_of(str)("merges", saved["merges"])):
+            left, _, right = line.partition(" ")
+            if left not in ids or right not in ids:
+                raise TokenizerError(
+                    f"merges[{i}]={short(line)} should be two tokens with a space between them, "
+                    "both of them bytes or the result of an earlier merge"
+                )
+            ids[left + right] = tokenizer.add_merge(ids[left], ids[right])
         return tokenizer
 
     @check_arguments(TokenizerError, path=new_file)
@@ -369,7 +381,11 @@ class BPETokenizer:
         """Return the tokenizer that `save` wrote."""
         try:
             return cls.from_dict(json.loads(read_file(path).decode("utf-8-sig")))
-        except (TokenizerError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UnicodeDecodeError as error:
+            raise TokenizerError(
+                f"{path} contains no BPE tokenizer: it is not utf-8 text (see byte {error.start})"
+            ) from None
+        except (TokenizerError, json.JSONDecodeError, RecursionError) as error:
             raise TokenizerError(f"{path} contains no BPE tokenizer: {error}") from None
 
 
