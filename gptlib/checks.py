@@ -194,8 +194,6 @@ def several(name: str, value: Any) -> Any:
     """The kind for lists and for everything else with several values. A string is one value."""
     is_single = isinstance(value, str | bytes) or getattr(value, "ndim", None) == 0
     is_single = is_single or getattr(value, "is_meta", False)
-    # The keys of a dict alone are seldom what its author meant.
-    is_single = is_single or isinstance(value, Mapping)
     if is_single or not hasattr(value, "__iter__"):
         raise wrong_type(name, value, "a list")
     return value

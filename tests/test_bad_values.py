@@ -350,7 +350,8 @@ RUN = {"model": Bigram(5), "train_ids": IDS, "val_ids": IDS, "block_size": 4, "c
        "progress": False}
 refuses(train, RUN, model=NOT_TRAINABLE, train_ids=NOT_ROW, block_size=NOT_1, config=NOT_TRAINING,
         val_ids=[*NOT_ROW[:1], *NOT_ROW[2:], ([1, 2], "val_ids[0] should be a batch"),
-                 ([], "should be tokens, (N,), or a list of at least one batch"), ([IDS], "val_ids[0] should be a"),
+                 ([], "should be tokens, (N,), or a list of at least one batch"),
+                 ([IDS], "val_ids[0] should be a"),
                  ([(1, 2)], "val_ids[0][0]=1 is int")],
         tokenizer=NOT_TOKENIZER[1:], out_dir=[(5, "5 is int, it should be str or Path"),
                                               ("", "out_dir=''")],
@@ -835,10 +836,10 @@ for name in ("save_tokenizer", "save", "save_tiktoken"):
     case(f"{name} to a device", lambda write=WRITERS[name]: write("/dev/null"), "be a file in an")
 
 
-# The result of a user's function, and what is lost without a word ----------------------------------
+# The result of a user's function, and what is lost without a word ---------------------------------
 
 for ids in (IDS[None], IDS[:, None]):
-    case(f"split of {tuple(ids.shape)}", lambda ids=ids: split(ids), "it should have the shape (N,)")
+    case(f"split of {tuple(ids.shape)}", lambda ids=ids: split(ids), "should have the shape (N,)")
 case("the class of an optimizer", lambda: train(**RUN | {"optimizer": torch.optim.SGD}),
      "optimizer=SGD is a class, it should be a function, such as lambda model, config: SGD(model.")
 case("the optimizer of another model", lambda: train(**RUN | {
@@ -857,11 +858,6 @@ case("train weights of one byte", lambda: train(**RUN | {"model": int8_copy(MODE
      "a model with weights of one byte cannot be trained")
 case("save weights of one byte", lambda: save_checkpoint("a.safetensors", int8_copy(MODEL)),
      "cannot hold a model with weights of one byte: save the model that was given to int8_copy")
-for bad in (NAN, INF):
-    case(f"train weights of {bad}", lambda bad=bad: train(**RUN | {
-        "model": Bigram.from_counts(COUNTS).apply(lambda part: [
-            nn.init.constant_(weight, bad) for weight in part.parameters()])}),
-        "step 0", "before any training", "weights that are not finite")
 case("round a row to int8", lambda: round_to_int8(IDS.float()), "it should have the shape (O, I)")
 case("names with ids", lambda: BPETokenizer.train("low lower", 257, special_tokens={"<a>": 300}),
      "special_tokens={'<a>': 300} is dict, it should be a list")
@@ -876,12 +872,13 @@ refuses(BigramRow, {"table": COUNTS, "tokenizer": TOKENIZER, "text": "a"},
         table=[(-COUNTS, "counts, which are at least 0"), (NAN * COUNTS, "at least 0")])
 refuses(CourierFact, {}, models=[({}, "is empty: give at least one model")])
 refuses(save_result, RESULT, model=[("a\nb", "a name of one line"), (" ", "a name of one line")])
-NOT_SEEDS = [([], "two or more finite numbers"), ([1.0], "two or more finite numbers"),
-             (np.array([1.0, NAN]), "two or more finite numbers"), (3.0, "it should be a list"),
-             (np.ones((2, 2)), "two or more finite numbers")]
+NOT_SEEDS = [([], "two numbers or more"), ([1.0], "two numbers or more, one for each seed"),
+             (np.array([1.0, NAN]), "[1]=nan should be a finite number"), (3.0, "be a list"),
+             (np.ones((2, 2)), "it should be float"), (["a", "b"], "[0]='a' is str")]
 refuses(finding, {"differences": [0.1, 0.2]}, differences=NOT_SEEDS)
 refuses(summary, {"differences": [0.1, 0.2]}, differences=NOT_SEEDS)
-case("a ranking of one seed", lambda: ranking({"a": np.array([1.0])}), "losses['a']", "two or more")
+case("a ranking of one seed", lambda: ranking({"a": np.array([1.0])}),
+     "losses['a']=[1.0]", "two numbers")
 case("no measurement", lambda: Measurement("no.json"), "path='no.json' should be an existing file")
 case("a tokenizer as a measurement", lambda: Measurement("TOKENIZER_FILE"),
      "TOKENIZER_FILE is not the measurement that benchmarks/time_weighting.py writes")
@@ -891,12 +888,14 @@ case("labels of bars", lambda: plot_distribution(**BARS | {"labels": ["a"]}), "a
 for changed, fragment in (
     ({"bytes": "abc"}, "every byte"), ({"bytes": 5}, "bytes=5 should be the characters"),
     ({"merges": ["lo w"]}, "merges[0]='lo w' should be two tokens"),
-    ({"merges": "l o"}, "merges='l o' is str, it should be a list"),
+    ({"merges": "l o"}, "saved['merges']='l o' is str, it should be a list"),
 ):
     case(f"from_dict with {changed}", lambda changed=changed: BPETokenizer.from_dict(
         BPE.to_dict() | changed), fragment)
 case("from_dict of another library", lambda: BPETokenizer.from_dict({"model": {"type": "BPE"}}),
      "should have the key 'pattern'")
+good("names of special tokens from a dict", lambda: SPECIAL.encode("a", SPECIAL.special_tokens))
+good("an alphabet from a dict", lambda: CharTokenizer(TOKENIZER.ids))
 good("the merges of another tokenizer", lambda: BPETokenizer(BPE.merges).merges == BPE.merges
      or 1 / 0)
 
@@ -968,10 +967,12 @@ def test_a_good_neighbour_is_accepted(call):
 @pytest.mark.parametrize("call", [
     lambda: Bigram(10 ** 7), lambda: count_bigrams(IDS, 10 ** 7),
     lambda: count_bigrams(IDS, 2 ** 40),
-    lambda: get_batch(IDS, 4, 10 ** 13, 0, 0), lambda: get_batch(IDS, 4, 2 ** 60, 0, 0), lambda: GPT(GPTConfig(vocab_size=10 ** 12)),
-    lambda: GPT(GPTConfig(vocab_size=2 ** 62)), lambda: generate(ROLLING, IDS[None, :3], 10 ** 13),
+    lambda: get_batch(IDS, 4, 10 ** 13, 0, 0), lambda: get_batch(IDS, 4, 2 ** 60, 0, 0),
+    lambda: GPT(GPTConfig(vocab_size=10 ** 12)), lambda: GPT(GPTConfig(vocab_size=2 ** 62)),
+    lambda: generate(ROLLING, IDS[None, :3], 10 ** 13),
     lambda: list(stream_text(ROLLING, TOKENIZER, "abc", 10 ** 13)),
-], ids=["Bigram", "counts", "more counts", "batch", "larger batch", "GPT", "larger GPT", "generate", "stream"])
+], ids=["Bigram", "counts", "more counts", "batch", "larger batch", "GPT", "larger GPT", "generate",
+        "stream"])
 def test_a_size_beyond_the_memory_is_refused_in_one_sentence(call):
     with pytest.raises(MemoryError, match="the memory of this machine is too small for these arg"):
         call()
@@ -1146,6 +1147,20 @@ def test_a_data_folder_that_is_a_file_is_named(monkeypatch):
     monkeypatch.setenv("GPTLIB_DATA", "RANKS_FILE")
     with pytest.raises(ValueError, match="GPTLIB_DATA='RANKS_FILE' is a file, it should be the fo"):
         load_corpus("tinyshakespeare")
+
+
+def test_weights_that_are_not_finite_are_told_from_a_training_that_diverged():
+    model = Bigram(5)
+    nn.init.constant_(model.table.weight, NAN)
+    with pytest.raises(RuntimeError, match="before any training, so the model has wei"):
+        train(**RUN | {"model": model})
+
+
+def test_a_header_without_a_vocabulary_is_named(monkeypatch):
+    monkeypatch.setattr(GPT, "config_dict", lambda model: {"block_size": 8})
+    save_checkpoint("small.safetensors", MODEL)
+    with pytest.raises(ValueError, match="not a whole checkpoint: its config has no vocab_size"):
+        load_model("small.safetensors")
 
 
 def test_an_empty_file_of_ranks_is_named():

@@ -52,8 +52,7 @@ REMOVED = -1
 
 def pairs_of_ids(name: str, value: Iterable) -> list[tuple[int, int]]:
     """The kind of merges: a list of pairs of ids."""
-    # The merges of another tokenizer are a dict whose keys are the pairs, in their order.
-    pairs = list_of(list_of(int))(name, list(value) if isinstance(value, dict) else value)
+    pairs = list_of(list_of(int))(name, value)
     for i, pair in enumerate(pairs):
         if len(pair) != 2:
             raise ValueError(f"{name}[{i}]={pair} should be a pair of ids")
@@ -75,6 +74,19 @@ def text_or_texts(name: str, value: str | Iterable[str]) -> str | Iterable[str]:
 def names_or_all(name: str, value: Iterable[str] | Literal["all"]) -> list[str] | Literal["all"]:
     """The kind of a choice of special tokens: a list of their names, or "all"."""
     return value if isinstance(value, str) and value == "all" else list_of(str)(name, value)
+
+
+def new_names(name: str, value: Iterable[str]) -> list[str]:
+    """The kind of the special tokens of a training: a list of names. The training gives ids."""
+    if isinstance(value, dict):
+        raise wrong_type(name, value, "a list")
+    return list_of(str)(name, value)
+
+
+def saved_tokenizer(name: str, value: dict) -> dict:
+    """The kind of the dict that `to_dict` returns."""
+    value = dict_with("pattern", "special_tokens", "bytes", "merges")(name, value)
+    return {**value, "merges": list_of(str)(f"{name}['merges']", value["merges"])}
 
 
 class BPETokenizer:
@@ -151,7 +163,7 @@ class BPETokenizer:
     @classmethod
     @check_arguments(
         TokenizerError, text=text_or_texts, vocab_size=at_least(1), pattern=str,
-        special_tokens=list_of(str),
+        special_tokens=new_names,
     )
     def train(cls, text: str | Iterable[str], vocab_size: int, pattern: str = GPT4_PATTERN,
               special_tokens: Iterable[str] = ()) -> Self:
@@ -345,9 +357,7 @@ class BPETokenizer:
         }
 
     @classmethod
-    @check_arguments(
-        TokenizerError, saved=dict_with("pattern", "special_tokens", "bytes", "merges")
-    )
+    @check_arguments(TokenizerError, saved=saved_tokenizer)
     def from_dict(cls, saved: dict) -> Self:
         """Return the tokenizer that `to_dict` described."""
         try:
@@ -359,7 +369,7 @@ class BPETokenizer:
             ) from None
         tokenizer = cls((), saved["pattern"], saved["special_tokens"], byte_order)
         ids = {character: i for i, character in enumerate(saved["bytes"])}
-        for i, line in enumerate(list_of(str)("merges", saved["merges"])):
+        for i, line in enumerate(saved["merges"]):
             left, _, right = line.partition(" ")
             if left not in ids or right not in ids:
                 raise TokenizerError(

@@ -20,9 +20,8 @@ from gptlib.checks import (
     checked_value,
     dict_of,
     existing_file,
+    list_of,
     optional,
-    several,
-    short,
 )
 from gptlib.config import project_dir
 
@@ -33,10 +32,10 @@ CORPUS = "tinyshakespeare"
 
 def seeds(name: str, value: np.ndarray) -> np.ndarray:
     """The kind of numbers by seed, (seeds,): two or more, so that they have a spread."""
-    value = np.asarray(several(name, value), dtype=float)
-    if value.ndim != 1 or len(value) < 2 or not np.isfinite(value).all():
-        raise ValueError(f"{name}={short(value)} should be two or more finite numbers")
-    return value
+    value = list_of(float)(name, value)
+    if len(value) < 2:
+        raise ValueError(f"{name}={value} should be two numbers or more, one for each seed")
+    return np.array(value)
 
 
 class Measurement:
