@@ -33,7 +33,7 @@ from gptlib.corpora import Corpus, load_corpus
 from gptlib.data import check_length, split
 from gptlib.generate import stream_text
 from gptlib.optimizers import make_optimizer
-from gptlib.options import Parser, flag, join_negative_numbers, name_options
+from gptlib.options import Parser, flag, join_negative_numbers, name_options, read_yaml
 from gptlib.plan import calibrate, plan_run, readable
 from gptlib.run import TrainResult, pick_device
 from gptlib.run_folder import RESUME
@@ -231,12 +231,19 @@ def join_processes() -> None:
                 f"{', '.join(missing)}: start several processes with torchrun, or unset RANK for a "
                 "single one"
             )
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"):
             if not os.environ[name].isdecimal():
                 raise ConfigError(
                     f"the environment has {name}={shorten(os.environ[name])}, it should be a whole "
                     "number, as torchrun sets it"
                 )
+        rank, n_processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        # PyTorch would wait half an hour for the missing processes.
+        if rank >= n_processes:
+            raise ConfigError(
+                f"the environment has RANK={rank}, it should be below WORLD_SIZE={n_processes}, as "
+                "torchrun sets it"
+            )
         # PyTorch selects NCCL between GPUs and gloo between CPUs.
         torch.distributed.init_process_group()
         if torch.cuda.is_available():
@@ -492,11 +499,13 @@ def read_preset(name: str) -> dict:
     # Only presets need this package, so `pip install -e .` is enough for everything else.
     import yaml
     try:
-        settings = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+        settings = read_yaml((folder / f"{name}.yaml").read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is not utf-8 text: see byte {error.start}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{file} is not YAML: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
     if not isinstance(settings, dict):
         raise ConfigError(
             f"{file} should hold a name and a value in each line, such as n_layer: 6, but it holds "

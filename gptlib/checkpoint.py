@@ -80,6 +80,12 @@ def save_checkpoint(
             "the model has a part called 'optimizer', the name under which a checkpoint holds the "
             "state of the optimizer: give the part another name"
         )
+    if any(buffer.dtype == torch.int8 for buffer in model.buffers()):
+        raise CheckpointError(
+            "a checkpoint cannot hold a model with weights of one byte: save the model that was "
+            "given to int8_copy"
+        )
+    refuse_foreign_json(path.with_suffix(".json"))
     header = {
         "model": type(model).__name__,
         "config": model.config_dict() if hasattr(model, "config_dict") else {},
@@ -95,6 +101,11 @@ def save_checkpoint(
     if optimizer:
         for number, state in optimizer.state_dict()["state"].items():
             for name, value in state.items():
+                if not isinstance(value, Tensor):
+                    raise CheckpointError(
+                        f"a checkpoint cannot hold the state of this {type(optimizer).__name__}: "
+                        f"its {name!r} is {type(value).__name__}, it should be a tensor"
+                    )
                 tensors[f"{OPTIMIZER}{number}.{name}"] = value
     try:
         readable = json.dumps(header, indent=1, ensure_ascii=False).encode("utf-8")
@@ -113,6 +124,26 @@ def save_checkpoint(
             f"{path} could not be written ({error.strerror or error}); an earlier checkpoint there "
             "is unchanged"
         ) from None
+
+
+def refuse_foreign_json(path: Path) -> None:
+    """Raise a CheckpointError if the file of a header holds something else, such as a tokenizer.
+
+    Without this check a checkpoint would overwrite it, although nobody named the file.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return              # there is no file, or writing it will tell what is wrong with it
+    try:
+        is_header = not content.strip() or {"model", "config"} <= json.loads(content).keys()
+    except (ValueError, AttributeError, RecursionError):
+        is_header = False
+    if not is_header:
+        raise CheckpointError(
+            f"{path} is not the header of a checkpoint, and this checkpoint would overwrite it: "
+            "give the checkpoint another name, or move that file"
+        )
 
 
 @check_arguments(CheckpointError, path=any_path)
@@ -207,7 +238,7 @@ def load_optimizer(path: str | Path, optimizer: torch.optim.Optimizer) -> None:
     header = read_header(path)
     saved, expected = header["optimizer"], type(optimizer).__name__
     # At step 0 the state of an optimizer is empty, so a file without it is complete.
-    if saved is None and header["about"].get("step", 0) != 0:
+    if saved is None and header["about"].get("step") != 0:
         raise CheckpointError(
             f"{path} was saved without its optimizer, so the run cannot continue from it; resume "
             "from the run's last.safetensors, or start over in another folder"

@@ -84,7 +84,7 @@ def check_arguments(error_class: type = ValueError, /, **kinds: Any) -> Callable
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether numpy, Python or PyTorch had too little memory of the CPU."""
     # PyTorch has no class of its own for this error.
-    words = "DefaultCPUAllocator|Storage size calculation|Overflow when unpacking"
+    words = "DefaultCPUAllocator|Storage size calculation|Overflow when unpacking|array is too big"
     return isinstance(error, MemoryError) or re.search(words, str(error)) is not None
 
 
@@ -115,7 +115,11 @@ def checked_value(name: str, value: Any, kind: Any) -> Any:
         return float(value)
     # In Python a bool is also an int, but True is not a number of steps.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise wrong_type(name, value, name_of_kind(kind))
+        expected = name_of_kind(kind)
+        if type(value).__name__ == expected:
+            # numpy and torch have classes of the same name, such as Generator.
+            expected = f"{kind.__module__}.{expected}, not one of {type(value).__module__}"
+        raise wrong_type(name, value, expected)
     if kind is float and not math.isfinite(value):
         raise ValueError(f"{name}={value!r} should be a finite number")
     return value

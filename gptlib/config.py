@@ -14,6 +14,7 @@ gptlib.config.ConfigError: n_embd=100 should be a multiple of n_head=3, such as 
 """
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, MutableMapping
@@ -203,7 +204,7 @@ def checked_option(name: str, value: Any, kind: Any) -> Any:
         return checked_value(name, value, kind)
     except ValueError as error:
         hint = ""
-        if isinstance(value, str) and str(error).endswith(("should be int", "should be float")):
+        if isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value, re.IGNORECASE):
             hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
         raise ConfigError(f"{error}{hint}") from None
 

@@ -36,8 +36,10 @@ class DataError(ValueError):
 def tokens_or_text(name: str, value: Tensor | str) -> Tensor | str:
     """The kind of what can be split: tokens, (N,), or a text."""
     value = checked_value(name, value, Tensor | str)
-    if isinstance(value, Tensor) and value.ndim == 0:
-        raise ValueError(f"{name} has the shape (), it should have the shape (N,)")
+    if isinstance(value, Tensor) and value.ndim != 1:
+        raise ValueError(
+            f"{name} has the shape {tuple(value.shape)}, it should have the shape (N,)"
+        )
     return value
 
 

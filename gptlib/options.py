@@ -15,7 +15,7 @@ import re
 from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from gptlib.config import ConfigError, did_you_mean
 from gptlib.tokenizer import shorten
@@ -146,6 +146,27 @@ def flag(name: str) -> str:
     '--n-layer'
     """
     return "--" + name.replace("_", "-")
+
+
+def read_yaml(text: str) -> Any:
+    """Return what a YAML text holds.
+
+    Raises:
+        ConfigError: a name stands twice, so that one of its values would be lost.
+        yaml.YAMLError: the text is not YAML.
+    """
+    # Only presets and sweeps need this package.
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            names = [key.value for key, _ in node.value]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ConfigError(f"{name} stands there twice, it should stand once")
+            return super().construct_mapping(node, deep)
+
+    return yaml.load(text, Loader)
 
 
 def name_options(sentence: str, names: Iterable[str]) -> str:

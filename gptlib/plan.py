@@ -23,7 +23,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gptlib.checkpoint import CheckpointError, save_checkpoint
 from gptlib.checks import any_path, at_least, check_arguments, optional, tokens
-from gptlib.config import ConfigError, GPTConfig, TrainConfig
+from gptlib.config import ConfigError, GPTConfig, TrainConfig, check_types, require
 from gptlib.model import GPT
 from gptlib.optimizers import make_optimizer
 from gptlib.train import EVAL_TOKENS, eval_tokens, evaluate, train
@@ -46,6 +46,11 @@ class Speed:
     step: float                 # one training step, the median
     evaluation: float           # one pass over the whole validation split
     checkpoint: float = 0.0     # writing `best` and `last`, as after an evaluation with a new best
+
+    def __post_init__(self):
+        check_types(self)
+        for name in ("step", "evaluation", "checkpoint"):
+            require(getattr(self, name) >= 0, self, name, "at least 0")
 
 
 @dataclass(frozen=True)

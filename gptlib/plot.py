@@ -240,7 +240,9 @@ def plot_distribution(
     """
     probabilities = np.asarray(probabilities)
     if len(labels) != len(probabilities):
-        raise ValueError(f"{len(probabilities)} probabilities have {len(labels)} labels")
+        raise ValueError(
+            f"{len(probabilities)} probabilities have {len(labels)} labels: give a label for each"
+        )
     if not (probabilities >= 0).all() or not np.isfinite(probabilities).all():
         raise ValueError("probabilities should be at least 0, and neither nan nor infinite")
     order = np.argsort(-probabilities, kind="stable")[:most]

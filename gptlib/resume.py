@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gptlib.checkpoint import CheckpointError, load_optimizer, load_weights, read_header
-from gptlib.checks import checked_value, dict_with, list_of
+from gptlib.checks import checked_value, dict_with, list_of, wrong_type
 from gptlib.config import ConfigError, TrainConfig
 from gptlib.data import batch_kind
 from gptlib.tokenizer import Tokenizer, fingerprint
@@ -42,7 +43,13 @@ class Interrupt:
 
     @property
     def requested(self) -> bool:
-        return self.pressed or (self.stop is not None and self.stop())
+        if self.pressed or self.stop is None:
+            return self.pressed
+        answer = self.stop()
+        # A function without its parentheses would count as True.
+        if not isinstance(answer, int | np.bool_ | None):
+            raise wrong_type("the result of stop", answer, "True or False")
+        return bool(answer)
 
     def __enter__(self) -> "Interrupt":
         # Python allows signal handlers in the main thread only.

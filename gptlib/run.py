@@ -158,6 +158,11 @@ class Run:
         """Add a row to the history, save the model, and report the row."""
         train_loss, train_acc = np.mean(self.recent, axis=0).tolist()
         self.recent = []
+        if not math.isfinite(val_loss) and self.step == 0:
+            raise NonFiniteLoss(
+                f"step 0: the validation loss is {val_loss:.4g} before any training, so the model "
+                "has weights that are not finite: make the model again, or load other weights"
+            )
         if not math.isfinite(val_loss):
             raise NonFiniteLoss(
                 f"step {self.step}: the validation loss is {val_loss:.4g}, after an update at a "
@@ -188,13 +193,14 @@ class Run:
             elapsed = time.perf_counter() - self.started
             self.bar.write(log_line(row, self.config.max_steps, elapsed))
         if self.on_eval:
-            self.on_eval(row)
+            # A copy, so that the function cannot change the history.
+            self.on_eval(dict(row))
 
     def save(self, name: str) -> None:
         """Write a checkpoint. "last" also contains the optimizer, so that the run can continue."""
         if self.writes:
             save_checkpoint(
-                self.folder.path / f"{name}.safetensors",
+                self.folder.place / f"{name}.safetensors",
                 self.model,
                 self.tokenizer,
                 self.optimizer if name == "last" else None,

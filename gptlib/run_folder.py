@@ -38,9 +38,11 @@ class RunFolder:
         if path == "":
             raise ConfigError("out_dir='' should name a folder, such as 'runs/gpt'")
         self.path = Path(path)
+        # The run stays in this folder if the program changes its working directory.
+        self.place = self.path.absolute()
         self.resume = resume
         # The system frees this lock when the process ends, also when it is killed.
-        self.lock = FileLock(self.path / ".lock", timeout=0)
+        self.lock = FileLock(self.place / ".lock", timeout=0)
 
     def open(self) -> Path | None:
         """Lock the folder for a new or resumed run. Return where an earlier run was moved to.
@@ -76,11 +78,11 @@ class RunFolder:
         """Write metrics.jsonl again, with the given rows."""
         with self.errors_explained():
             lines = "".join(json.dumps(row) + "\n" for row in rows)
-            write_atomically({self.path / "metrics.jsonl": lines.encode()})
+            write_atomically({self.place / "metrics.jsonl": lines.encode()})
 
     def append_metrics(self, row: dict) -> None:
         """Append a row to metrics.jsonl."""
-        with self.errors_explained(), open(self.path / "metrics.jsonl", "a") as file:
+        with self.errors_explained(), open(self.place / "metrics.jsonl", "a") as file:
             file.write(json.dumps(row) + "\n")
 
     @contextmanager
@@ -98,8 +100,13 @@ class RunFolder:
                 f"out_dir={str(self.path)!r} is a file, or a link that leads nowhere: name a folder"
             ) from None
         except OSError as error:
+            reason = error.strerror or str(error)
+            # Such as a file "earlier", where a folder of that name is needed.
+            inside = Path(error.filename or self.path)
+            if inside not in (self.path, self.place, *self.path.parents):
+                reason = f"{inside}: {reason}"
             raise CheckpointError(
-                f"out_dir={str(self.path)!r} cannot be written ({error.strerror or error}): "
+                f"out_dir={str(self.path)!r} cannot be written ({reason}): "
                 "name a folder that can be"
             ) from None
 

@@ -251,6 +251,8 @@ def checked_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
         TokenizerError: an id is not an integer in the range 0 … vocab_size - 1.
     """
     try:
+        if isinstance(ids, dict):
+            raise wrong_type("ids", ids, "a list")
         ids = [i if type(i) is int else checked_value("id", i, int) for i in several("ids", ids)]
     except ValueError as error:
         raise TokenizerError(f"{error}: give a list or a 1-D tensor of integers") from None

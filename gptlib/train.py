@@ -65,16 +65,30 @@ def tokens_or_function(name: str, value: Tensor | Callable) -> Tensor | Callable
 
 def tokens_or_batches(name: str, value: Tensor | Sequence[Batch]) -> Tensor | Sequence[Batch]:
     """The kind of a validation split: tokens, (N,), or a list of batches."""
-    if not isinstance(value, list | tuple) or not value:
+    if isinstance(value, list | tuple) and not value:
+        raise ValueError(f"{name}={value} should be tokens, (N,), or a list of at least one batch")
+    if not isinstance(value, list | tuple):
         return tokens("N")(name, value)
     return [batch_kind(f"{name}[{i}]", batch) for i, batch in enumerate(value)]
+
+
+def optimizer_function(name: str, value: Callable) -> Callable:
+    """The kind of functions (model, config) -> optimizer. The class of an optimizer is none."""
+    if isinstance(value, type) and issubclass(value, torch.optim.Optimizer):
+        raise ValueError(
+            f"{name}={value.__name__} is a class, it should be a function, such as lambda model, "
+            f"config: {value.__name__}(model.parameters(), lr=config.learning_rate)"
+        )
+    return function(name, value)
 
 
 def one_number(name: str, value: Tensor | float) -> Tensor | float:
     """The kind of a loss: one number, such as a tensor of shape ()."""
     if not isinstance(value, Tensor | float | int) or getattr(value, "ndim", 0):
         raise ValueError(f"{name}={short(value)} should be one number, a tensor of shape ()")
-    if isinstance(value, float) and not math.isfinite(value):
+    # A term with a gradient is checked by the norm of its gradient. Reading it here would be slow.
+    is_constant = not isinstance(value, Tensor) or not value.requires_grad
+    if is_constant and not math.isfinite(value):
         raise ValueError(f"{name}={value} should be a finite number")
     return value
 
@@ -83,7 +97,7 @@ def one_number(name: str, value: Tensor | float) -> Tensor | float:
     model=trainable, train_ids=tokens_or_function, val_ids=tokens_or_batches,
     block_size=at_least(1), config=TrainConfig, out_dir=optional(any_path),
     tokenizer=optional(any_tokenizer), on_eval=optional(function), progress=bool,
-    optimizer=optional(function), extra_loss=optional(function), stop=optional(function),
+    optimizer=optional(optimizer_function), extra_loss=optional(function), stop=optional(function),
 )
 def train(
     model: nn.Module,
@@ -139,12 +153,13 @@ def train(
         DataError: a split is shorter than one window, or a batch has no targets.
     """
     check_model(model, tokenizer)
+    check_tokenizer(tokenizer, train_ids, val_ids)
     batches, val_batches = make_batches(train_ids, val_ids, block_size, config)
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
     model.to(device).train()
     optimizer = (optimizer or make_optimizer)(model, config)
-    checked_value("the result of the function optimizer", optimizer, torch.optim.Optimizer)
+    check_optimizer(optimizer, model)
     same = identity(model, train_ids, val_ids, block_size, config, tokenizer)
     run = Run(model, optimizer, config, same, config.batch_size * block_size, out_dir, tokenizer,
               resume, on_eval, progress)
@@ -191,6 +206,8 @@ def evaluate(model: nn.Module, ids: Tensor, block_size: int) -> tuple[float, flo
 @check_arguments(ids=tokens("N"), block_size=at_least(1))
 def text_windows(ids: Tensor, block_size: int) -> list[Batch]:
     """Return windows of `ids`, (N,), that stand side by side, in batches for an evaluation."""
+    if len(ids) and ids.min() < 0:
+        raise DataError(f"the text has the token {ids.min()}: tokens should be at least 0")
     return list(fixed_windows(ids, block_size, max(1, EVAL_TOKENS // block_size)))
 
 
@@ -343,12 +360,41 @@ def check_model(model: nn.Module, tokenizer: Tokenizer | None) -> None:
         raise ConfigError(
             "no parameter of the model can be trained: call model.requires_grad_(True) first"
         )
+    if any(buffer.dtype == torch.int8 for buffer in model.buffers()):
+        raise ConfigError(
+            "a model with weights of one byte cannot be trained: train the model first, then call "
+            "int8_copy"
+        )
     config = model.config_dict() if hasattr(model, "config_dict") else {}
     vocab_size = config.get("vocab_size")
     if tokenizer and vocab_size and tokenizer.vocab_size > vocab_size:
         raise ConfigError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, but the model knows only "
             f"vocab_size={vocab_size}: give the tokenizer that encoded the text"
+        )
+
+
+def check_tokenizer(
+    tokenizer: Tokenizer | None, train_ids: Tensor | Callable, val_ids: Tensor | Sequence[Batch]
+) -> None:
+    """Raise a ConfigError if the tokens of a split are not those of the tokenizer."""
+    for ids in (train_ids, val_ids):
+        if tokenizer and isinstance(ids, Tensor) and len(ids) and ids.max() >= tokenizer.vocab_size:
+            raise ConfigError(
+                f"the text has the token {ids.max()}, but the tokenizer has only "
+                f"{tokenizer.vocab_size} tokens: give the tokenizer that encoded the text"
+            )
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Raise an error unless this is an optimizer that changes at least one weight of the model."""
+    checked_value("the result of the function optimizer", optimizer, torch.optim.Optimizer)
+    weights = {id(weight) for weight in model.parameters()}
+    changed = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    if not weights & changed:
+        raise ConfigError(
+            "the function optimizer returned an optimizer of another model: give it the parameters "
+            "of its argument, model.parameters()"
         )
 
 

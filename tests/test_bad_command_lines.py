@@ -263,12 +263,19 @@ def test_a_rank_without_the_other_variables_of_torchrun_is_refused(capsys, monke
                   "the environment has RANK='0' without WORLD_SIZE, LOCAL_RANK, MASTER_ADDR,")
 
 
-def test_a_rank_in_letters_is_refused(capsys, monkeypatch):
-    torchrun = {"RANK": "abc", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost",
+@pytest.mark.parametrize(("name", "value", "fragment"), [
+    ("RANK", "abc", "the environment has RANK='abc', it should be a whole"),
+    ("MASTER_PORT", "abc", "the environment has MASTER_PORT='abc', it should be a whole"),
+    ("RANK", "5", "the environment has RANK=5, it should be below WORLD_SIZE=1"),
+    ("WORLD_SIZE", "0", "the environment has RANK=0, it should be below WORLD_SIZE=0"),
+])
+def test_a_wrong_variable_of_torchrun_is_refused(capsys, monkeypatch, name, value, fragment):
+    torchrun = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost",
                 "MASTER_PORT": "29500"}
-    for name, value in torchrun.items():
-        monkeypatch.setenv(name, value)
-    check_refused(capsys, ["train", *SMALL], "the environment has RANK='abc', it should be a whole")
+    for variable, right in torchrun.items():
+        monkeypatch.setenv(variable, right)
+    monkeypatch.setenv(name, value)
+    check_refused(capsys, ["train", *SMALL], fragment)
 
 
 def test_out_that_is_a_link_to_nothing_is_refused(capsys):
@@ -398,6 +405,8 @@ BAD_PRESETS = {
     "a number for a text": ("corpus: 3\n", "corpus=3 is int, it should be str"),
     "unknown choice": ("position: up\n", "position='up' should be one of 'learned'"),
     "unknown tokenizer": ("tokenizer: chars\n", "--tokenizer 'chars' is unknown: did you mean"),
+    "a setting twice": ("n_layer: 1\nn_embd: 8\nn_layer: 2\n",
+                        "mine.yaml: n_layer stands there twice, it should stand once"),
     "negative layers": ("n_layer: -1\n", "--n-layer -1 should be at least 1"),
     "empty folder name": ("out_dir: ''\n", "--out '' should be the name of a file or a folder"),
 }

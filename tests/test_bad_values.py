@@ -34,6 +34,7 @@ from gptlib import (
     generate,
     generate_text,
     get_batch,
+    load_corpus,
     load_model,
     make_model,
     make_tokenizer,
@@ -50,12 +51,13 @@ from gptlib.bpe.words import compile_pattern
 from gptlib.checkpoint import load_optimizer, load_weights, read_header
 from gptlib.checks import check_arguments, checked_value
 from gptlib.classroom.leaderboard import code_hash, leaderboard, read_results, save_result
+from gptlib.classroom.measured import Measurement, finding, ranking, summary
 from gptlib.corpora import Corpus, courier, floor, theatre
 from gptlib.data import check_length, document_mask, fixed_windows
 from gptlib.generate import generate_tokens, next_token_probabilities, pick
 from gptlib.kv_cache import KVCache
 from gptlib.model import causality_gap, evaluating
-from gptlib.plan import calibrate, plan_run
+from gptlib.plan import Speed, calibrate, plan_run
 from gptlib.plot import (
     mark_baselines,
     mark_level,
@@ -75,11 +77,12 @@ from gptlib.train import evaluate_batches, learning_rate, make_optimizer, text_w
 from gptlib.variants.build import model_from_header
 from gptlib.variants.config import VariantConfig
 from gptlib.variants.context_rolling import RollingGPT, token_losses
-from gptlib.variants.quantize import int8_copy
+from gptlib.variants.quantize import int8_copy, round_to_int8
 from gptlib.widgets import (
     AttentionExplorer,
     BigramRow,
     ContextViewer,
+    CourierFact,
     MergeStepper,
     Sampler,
     TimeWeightViewer,
@@ -347,7 +350,8 @@ RUN = {"model": Bigram(5), "train_ids": IDS, "val_ids": IDS, "block_size": 4, "c
        "progress": False}
 refuses(train, RUN, model=NOT_TRAINABLE, train_ids=NOT_ROW, block_size=NOT_1, config=NOT_TRAINING,
         val_ids=[*NOT_ROW[:1], *NOT_ROW[2:], ([1, 2], "val_ids[0] should be a batch"),
-                 ([], "is list, it should be a torch.Tensor"), ([IDS], "val_ids[0] should be a"),
+                 ([], "should be tokens, (N,), or a list of at least one batch"),
+                 ([IDS], "val_ids[0] should be a"),
                  ([(1, 2)], "val_ids[0][0]=1 is int")],
         tokenizer=NOT_TOKENIZER[1:], out_dir=[(5, "5 is int, it should be str or Path"),
                                               ("", "out_dir=''")],
@@ -834,6 +838,70 @@ for name in ("save_tokenizer", "save", "save_tiktoken"):
     case(f"{name} to a device", lambda write=WRITERS[name]: write("/dev/null"), "be a file in an")
 
 
+# The result of a user's function, and what is lost without a word ---------------------------------
+
+for ids in (IDS[None], IDS[:, None]):
+    case(f"split of {tuple(ids.shape)}", lambda ids=ids: split(ids), "should have the shape (N,)")
+case("the class of an optimizer", lambda: train(**RUN | {"optimizer": torch.optim.SGD}),
+     "optimizer=SGD is a class, it should be a function, such as lambda model, config: SGD(model.")
+case("the optimizer of another model", lambda: train(**RUN | {
+    "optimizer": lambda model, config: make_optimizer(Bigram(5), config)}),
+    "an optimizer of another model", "model.parameters()")
+case("a tokenizer of another text", lambda: train(**RUN | {"tokenizer": CharTokenizer("ab")}),
+     "the text has the token 4, but the tokenizer has only 2 tokens")
+case("a negative target", lambda: train(**RUN | {"val_ids": torch.cat([IDS, IDS[:1] - 100])}),
+     "the text has the token -100: tokens should be at least 0")
+case("stop without parentheses", lambda: train(**RUN | {"stop": lambda: print}),
+     "the result of stop", "it should be True or False")
+for result in (torch.tensor(INF), torch.tensor(NAN)):
+    case(f"extra_loss returns {result}", lambda result=result: train(**RUN | {
+        "extra_loss": lambda model: result}), "the result of extra_loss", "a finite number")
+case("train weights of one byte", lambda: train(**RUN | {"model": int8_copy(MODEL)}),
+     "a model with weights of one byte cannot be trained")
+case("save weights of one byte", lambda: save_checkpoint("a.safetensors", int8_copy(MODEL)),
+     "cannot hold a model with weights of one byte: save the model that was given to int8_copy")
+case("round a row to int8", lambda: round_to_int8(IDS.float()), "it should have the shape (O, I)")
+case("names with ids", lambda: BPETokenizer.train("low lower", 257, special_tokens={"<a>": 300}),
+     "special_tokens={'<a>': 300} is dict, it should be a list")
+case("decode a dict", lambda: TOKENIZER.decode({0: 1}), "ids={0: 1} is dict, it should be a list")
+case("the generator of numpy", lambda: COURIER.batch(1, np.random.default_rng(0)),
+     "it should be torch._C.Generator, not one of numpy")
+case("more given tokens than a block", lambda: floor.nats_per_token(MODEL, [IDS], given=9),
+     "given=9 should be at most block_size=8")
+refuses(Speed, {"step": 0.1, "evaluation": 0.1}, step=[*NOT_FLOAT, (-1.0, "at least 0")],
+        evaluation=[*NOT_FLOAT, (NAN, "finite number")], checkpoint=[(-1.0, "at least 0")])
+refuses(BigramRow, {"table": COUNTS, "tokenizer": TOKENIZER, "text": "a"},
+        table=[(-COUNTS, "counts, which are at least 0"), (NAN * COUNTS, "at least 0")])
+refuses(CourierFact, {}, models=[({}, "is empty: give at least one model")])
+refuses(save_result, RESULT, model=[("a\nb", "a name of one line"), (" ", "a name of one line")])
+NOT_SEEDS = [([], "two numbers or more"), ([1.0], "two numbers or more, one for each seed"),
+             (np.array([1.0, NAN]), "[1]=nan should be a finite number"), (3.0, "be a list"),
+             (np.ones((2, 2)), "it should be float"), (["a", "b"], "[0]='a' is str")]
+refuses(finding, {"differences": [0.1, 0.2]}, differences=NOT_SEEDS)
+refuses(summary, {"differences": [0.1, 0.2]}, differences=NOT_SEEDS)
+case("a ranking of one seed", lambda: ranking({"a": np.array([1.0])}),
+     "losses['a']=[1.0]", "two numbers")
+case("no measurement", lambda: Measurement("no.json"), "path='no.json' should be an existing file")
+case("a tokenizer as a measurement", lambda: Measurement("TOKENIZER_FILE"),
+     "TOKENIZER_FILE is not the measurement that benchmarks/time_weighting.py writes")
+case("a tokenizer called by its text", lambda: make_tokenizer("to be " * 99, "char"),
+     "unknown tokenizer 'to be")
+case("labels of bars", lambda: plot_distribution(**BARS | {"labels": ["a"]}), "a label for each")
+for changed, fragment in (
+    ({"bytes": "abc"}, "every byte"), ({"bytes": 5}, "bytes=5 should be the characters"),
+    ({"merges": ["lo w"]}, "merges[0]='lo w' should be two tokens"),
+    ({"merges": "l o"}, "saved['merges']='l o' is str, it should be a list"),
+):
+    case(f"from_dict with {changed}", lambda changed=changed: BPETokenizer.from_dict(
+        BPE.to_dict() | changed), fragment)
+case("from_dict of another library", lambda: BPETokenizer.from_dict({"model": {"type": "BPE"}}),
+     "should have the key 'pattern'")
+good("names of special tokens from a dict", lambda: SPECIAL.encode("a", SPECIAL.special_tokens))
+good("an alphabet from a dict", lambda: CharTokenizer(TOKENIZER.ids))
+good("the merges of another tokenizer", lambda: BPETokenizer(BPE.merges).merges == BPE.merges
+     or 1 / 0)
+
+
 # Good neighbours ----------------------------------------------------------------------------------
 
 good("numbers of numpy", lambda: get_batch(IDS, np.int64(4), np.int32(2), np.uint8(0), np.int64(0)))
@@ -901,10 +969,12 @@ def test_a_good_neighbour_is_accepted(call):
 @pytest.mark.parametrize("call", [
     lambda: Bigram(10 ** 7), lambda: count_bigrams(IDS, 10 ** 7),
     lambda: count_bigrams(IDS, 2 ** 40),
-    lambda: get_batch(IDS, 4, 10 ** 13, 0, 0), lambda: GPT(GPTConfig(vocab_size=10 ** 12)),
-    lambda: GPT(GPTConfig(vocab_size=2 ** 62)), lambda: generate(ROLLING, IDS[None, :3], 10 ** 13),
+    lambda: get_batch(IDS, 4, 10 ** 13, 0, 0), lambda: get_batch(IDS, 4, 2 ** 60, 0, 0),
+    lambda: GPT(GPTConfig(vocab_size=10 ** 12)), lambda: GPT(GPTConfig(vocab_size=2 ** 62)),
+    lambda: generate(ROLLING, IDS[None, :3], 10 ** 13),
     lambda: list(stream_text(ROLLING, TOKENIZER, "abc", 10 ** 13)),
-], ids=["Bigram", "counts", "more counts", "batch", "GPT", "larger GPT", "generate", "stream"])
+], ids=["Bigram", "counts", "more counts", "batch", "larger batch", "GPT", "larger GPT", "generate",
+        "stream"])
 def test_a_size_beyond_the_memory_is_refused_in_one_sentence(call):
     with pytest.raises(MemoryError, match="the memory of this machine is too small for these arg"):
         call()
@@ -1008,3 +1078,112 @@ def test_the_parts_of_the_parameter_table_add_up_to_its_total(options):
 def test_a_text_of_one_repeated_character_has_a_leaderboard():
     row = TABLE_ROW | {"vocab_size": 1, "bits_per_character": 0.0}
     assert leaderboard([row]).splitlines()[2].endswith("-")
+
+
+def test_a_checkpoint_does_not_overwrite_a_file_that_is_no_header():
+    for content in (json.dumps(TOKENIZER.to_dict()), "my notes", "[1]"):
+        Path("gpt.json").write_text(content, encoding="utf-8")
+        with pytest.raises(ValueError, match="gpt.json is not the header of a checkpoint"):
+            save_checkpoint("gpt.safetensors", MODEL)
+        assert Path("gpt.json").read_text(encoding="utf-8") == content
+        assert not Path("gpt.safetensors").exists()
+    Path("gpt.json").unlink()
+    save_checkpoint("gpt.safetensors", MODEL)
+    save_checkpoint("gpt.safetensors", MODEL, step=2)
+    assert json.loads(Path("gpt.json").read_text(encoding="utf-8"))["about"] == {"step": 2}
+
+
+def test_a_checkpoint_without_an_optimizer_is_not_loaded_silently():
+    save_checkpoint("alone.safetensors", MODEL)
+    with pytest.raises(ValueError, match="was saved without its optimizer"):
+        load_optimizer("alone.safetensors", OPTIMIZER)
+
+
+class Counting(torch.optim.SGD):
+    """An optimizer that counts its steps in an integer."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        for weight in self.param_groups[0]["params"]:
+            self.state[weight]["count"] = 1
+
+
+def test_an_optimizer_whose_state_is_no_tensor_is_named():
+    with pytest.raises(ValueError, match="the state of this Counting: its 'count' is int"):
+        train(**RUN | {"out_dir": "run", "optimizer": lambda model, config: Counting(
+            model.parameters(), lr=0.1)})
+
+
+def test_a_run_stays_in_its_folder_if_the_working_directory_changes(tmp_path, monkeypatch):
+    Path("elsewhere").mkdir()
+    train(**RUN | {"out_dir": "run", "on_eval": lambda row: monkeypatch.chdir(
+        tmp_path / "elsewhere")})
+    assert not list(Path().iterdir())
+    about = read_header(tmp_path / "run/last.safetensors")["about"]
+    assert about["step"] == TRAINING.max_steps
+    assert (tmp_path / "run/metrics.jsonl").read_text().count("\n") == 2
+
+
+def test_a_function_for_evaluations_cannot_change_the_history():
+    result = train(**RUN | {"on_eval": dict.clear})
+    assert [row["step"] for row in result.history] == [0, 1]
+
+
+def test_a_file_called_earlier_is_named():
+    train(**RUN | {"out_dir": "run"})
+    Path("run/earlier").write_text("mine", encoding="utf-8")
+    with pytest.raises(ValueError, match="out_dir='run' cannot be written .run/earlier"):
+        train(**RUN | {"out_dir": "run", "resume": "restart"})
+    assert Path("run/earlier").read_text(encoding="utf-8") == "mine"
+    assert read_header("run/last.safetensors")["about"]["step"] == 1
+
+
+def test_a_folder_with_a_link_to_itself_holds_each_text_once():
+    Path("plays").mkdir()
+    Path("plays/a.txt").write_text("once", encoding="utf-8")
+    Path("plays/again").symlink_to(Path("plays").resolve())
+    assert load_corpus(Path("plays")).text == "once"
+
+
+def test_a_data_folder_that_is_a_file_is_named(monkeypatch):
+    monkeypatch.setenv("GPTLIB_DATA", "RANKS_FILE")
+    with pytest.raises(ValueError, match="GPTLIB_DATA='RANKS_FILE' is a file, it should be the fo"):
+        load_corpus("tinyshakespeare")
+
+
+def test_weights_that_are_not_finite_are_told_from_a_training_that_diverged():
+    model = Bigram(5)
+    nn.init.constant_(model.table.weight, NAN)
+    with pytest.raises(RuntimeError, match="before any training, so the model has wei"):
+        train(**RUN | {"model": model})
+
+
+def test_a_header_without_a_vocabulary_is_named(monkeypatch):
+    monkeypatch.setattr(GPT, "config_dict", lambda model: {"block_size": 8})
+    save_checkpoint("small.safetensors", MODEL)
+    with pytest.raises(ValueError, match="not a whole checkpoint: its config has no vocab_size"):
+        load_model("small.safetensors")
+
+
+def test_an_empty_file_of_ranks_is_named():
+    Path("empty").touch()
+    with pytest.raises(ValueError, match="empty is empty, it should have a line for each token"):
+        exchange.load_tiktoken("empty")
+
+
+def test_a_tokenizer_that_is_not_utf8_is_named():
+    Path("latin").write_bytes('{"pattern": "é"}'.encode("latin-1"))
+    with pytest.raises(ValueError, match="latin contains no BPE tokenizer: it is not utf-8 text"):
+        BPETokenizer.load("latin")
+
+
+def test_an_error_about_a_tokenizer_does_not_repeat_the_whole_text():
+    with pytest.raises(ValueError, match="unknown tokenizer") as caught:
+        make_tokenizer("to be or not to be " * 1000, "char")
+    assert len(str(caught.value)) < 200
+
+
+def test_an_unknown_attention_of_the_measurement_is_named():
+    measured = Measurement(LIBRARY.parent / "benchmarks/time_weighting.json")
+    with pytest.raises(ValueError, match="attention='none' should be one of 'plain'"):
+        measured.cost_ratios("none")

@@ -236,10 +236,11 @@ def test_a_safetensors_file_of_another_library_is_refused(tmp_path, metadata, lo
 
 
 @pytest.mark.parametrize(("config", "tokenizer", "reason"), [
-    ({"depth": 3}, None, "unknown option 'depth'"),
+    ({"depth": 3}, None, "its config has no vocab_size"),
+    ({"vocab_size": 5, "depth": 3}, None, "unknown option 'depth'"),
     ({"vocab_size": 0}, None, "vocab_size=0 should be at least 1"),
     ({"vocab_size": 5}, {"class": "X"}, "its 'class' should be one of"),
-], ids=["unknown option", "impossible value", "unknown tokenizer"])
+], ids=["no vocabulary", "unknown option", "impossible value", "unknown tokenizer"])
 def test_a_header_that_describes_no_model_is_refused(tmp_path, config, tokenizer, reason):
     path = tmp_path / "foreign.safetensors"
     header = {"model": "GPT", "config": config, "tokenizer": tokenizer, "about": {}}

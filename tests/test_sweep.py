@@ -303,7 +303,8 @@ def test_a_wrong_grid_is_refused_in_one_line(grid, expected, tmp_path, capsys, m
 @pytest.mark.parametrize(("content", "expected"), [
     ("notebook: [", "while parsing"),
     ("hello", "a grid is YAML with the keys notebook"),
-    (None, "No such file"),
+    ("seeds: [1]\nnotebook: train\nseeds: [2]\n", "seeds stands there twice"),
+    (None, "grid.yaml cannot be read or written (No such file"),
 ])
 def test_a_file_that_is_no_grid_is_refused_in_one_line(content, expected, tmp_path, capsys,
                                                        monkeypatch):
@@ -312,6 +313,13 @@ def test_a_file_that_is_no_grid_is_refused_in_one_line(content, expected, tmp_pa
         path.write_text(content, encoding="utf-8")
     output, code = run_sweep(path, capsys, monkeypatch)
     assert expected in code and "\n" not in code and not output
+
+
+def test_a_grid_that_is_not_utf8_is_refused_in_one_line(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "grid.yaml"
+    path.write_bytes("notebook: trän".encode("latin-1"))
+    output, code = run_sweep(path, capsys, monkeypatch)
+    assert code.endswith("a grid is utf-8 text, and byte 12 is not") and not output
 
 
 @pytest.mark.parametrize(("name", "n_runs", "swept"), [

@@ -30,6 +30,14 @@ def test_a_wrong_argument_of_a_tool_gives_one_sentence(arguments, sentence):
     assert pages == [path.read_bytes() for path in sorted((ROOT / "docs/teaching").iterdir())]
 
 
+def test_a_file_of_json_that_is_no_notebook_gives_one_sentence(tmp_path):
+    path = tmp_path / "list.ipynb"
+    path.write_text("[]", encoding="utf-8")
+    done = run_tool(ROOT / "tools/execute.py", path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "is no notebook that can be read and written: it is JSON without cells" in done.stderr
+
+
 def test_a_notebook_with_a_failing_cell_is_not_changed(tmp_path):
     cell = nbformat.v4.new_code_cell("1 / 0")
     path = tmp_path / "fails.ipynb"

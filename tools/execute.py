@@ -21,7 +21,10 @@ MAX_OUTPUT_BYTES = 400_000
 
 def execute(path: Path) -> None:
     """Run the notebook from top to bottom, clean it, check it and save it."""
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except AttributeError:
+        raise nbformat.reader.NotJSONError("it is JSON without cells") from None
     resources = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(notebook, kernel_name="python3", timeout=1800, record_timing=False,
                             resources=resources, extra_arguments=QUIET)

@@ -125,7 +125,11 @@ def read_grid(path: Path, folder: Path) -> tuple[list[Run], list[str]]:
 def read_keys(path: Path) -> dict:
     """Return the grid with all four keys. Raise a ValueError for an unknown key or a wrong type."""
     from gptlib.config import did_you_mean
-    grid = yaml.safe_load(path.read_text(encoding="utf-8"))
+    from gptlib.options import read_yaml
+    try:
+        grid = read_yaml(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"a grid is utf-8 text, and byte {error.start} is not") from None
     require(isinstance(grid, dict), f"a grid is YAML with the keys {', '.join(KEYS)}")
     for key in grid:
         require(key in KEYS, f"unknown key {key!r}" + did_you_mean(key, KEYS))
@@ -190,6 +194,8 @@ def one_line(error: Exception) -> str:
     text = " ".join(str(text).split())
     if isinstance(error, ValueError):
         return text
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} cannot be read or written ({text})"
     return f"{getattr(error, 'ename', type(error).__name__)}: {text}"
 
 

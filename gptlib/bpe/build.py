@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from gptlib.bpe.fast import BPETokenizer, read_file, write_file
-from gptlib.checks import at_least, check_arguments, existing_file, new_file
+from gptlib.checks import at_least, check_arguments, existing_file, new_file, short
 from gptlib.config import did_you_mean
 from gptlib.data import split
 from gptlib.tokenizer import (
@@ -44,7 +44,7 @@ def make_tokenizer(name: str, text: str, vocab_size: int = 512) -> Tokenizer:
         TokenizerError: an unknown name.
     """
     if name not in TOKENIZERS:
-        raise TokenizerError(f"unknown tokenizer {name!r}{did_you_mean(name, TOKENIZERS)}")
+        raise TokenizerError(f"unknown tokenizer {short(name)}{did_you_mean(name, TOKENIZERS)}")
     if name == "char":
         return CharTokenizer.from_text(text)
     if name == "lowercase":

@@ -122,6 +122,8 @@ def load_tiktoken(path: str | Path, pattern: str = GPT4_PATTERN,
                     f"{path} is not a file of ranks: line {number} is {short(line)}, it should be "
                     "the bytes of a token in base64, a space and the token's rank"
                 ) from None
+    if not ranks:
+        raise TokenizerError(f"{path} is empty, it should have a line for each token")
     return from_ranks(ranks, pattern, special_tokens)
 
 

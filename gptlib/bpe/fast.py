@@ -27,11 +27,13 @@ from gptlib.checks import (
     check_arguments,
     checked_value,
     dict_of,
+    dict_with,
     existing_file,
     list_of,
     new_file,
     optional,
     several,
+    short,
     wrong_type,
 )
 from gptlib.tokenizer import TokenizerError, check_surrogates, checked_ids
@@ -72,6 +74,19 @@ def text_or_texts(name: str, value: str | Iterable[str]) -> str | Iterable[str]:
 def names_or_all(name: str, value: Iterable[str] | Literal["all"]) -> list[str] | Literal["all"]:
     """The kind of a choice of special tokens: a list of their names, or "all"."""
     return value if isinstance(value, str) and value == "all" else list_of(str)(name, value)
+
+
+def new_names(name: str, value: Iterable[str]) -> list[str]:
+    """The kind of the special tokens of a training: a list of names. The training gives ids."""
+    if isinstance(value, dict):
+        raise wrong_type(name, value, "a list")
+    return list_of(str)(name, value)
+
+
+def saved_tokenizer(name: str, value: dict) -> dict:
+    """The kind of the dict that `to_dict` returns."""
+    value = dict_with("pattern", "special_tokens", "bytes", "merges")(name, value)
+    return {**value, "merges": list_of(str)(f"{name}['merges']", value["merges"])}
 
 
 class BPETokenizer:
@@ -148,7 +163,7 @@ class BPETokenizer:
     @classmethod
     @check_arguments(
         TokenizerError, text=text_or_texts, vocab_size=at_least(1), pattern=str,
-        special_tokens=list_of(str),
+        special_tokens=new_names,
     )
     def train(cls, text: str | Iterable[str], vocab_size: int, pattern: str = GPT4_PATTERN,
               special_tokens: Iterable[str] = ()) -> Self:
@@ -342,19 +357,26 @@ class BPETokenizer:
         }
 
     @classmethod
+    @check_arguments(TokenizerError, saved=saved_tokenizer)
     def from_dict(cls, saved: dict) -> Self:
         """Return the tokenizer that `to_dict` described."""
         try:
             byte_order = [CHARACTER_TO_BYTE[character] for character in saved["bytes"]]
-            tokenizer = cls((), saved["pattern"], saved["special_tokens"], byte_order)
-            ids = {character: i for i, character in enumerate(saved["bytes"])}
-            for line in saved["merges"]:
-                left, right = line.split(" ")
-                ids[left + right] = tokenizer.add_merge(ids[left], ids[right])
-        except (KeyError, AttributeError, TypeError, ValueError) as error:
+        except (KeyError, TypeError):
             raise TokenizerError(
-                f"pattern, special_tokens, bytes or merges are missing or wrong ({error!r})"
+                f"bytes={short(saved['bytes'])} should be the characters that stand for the 256 "
+                "bytes, as to_dict writes them"
             ) from None
+        tokenizer = cls((), saved["pattern"], saved["special_tokens"], byte_order)
+        ids = {character: i for i, character in enumerate(saved["bytes"])}
+        for i, line in enumerate(saved["merges"]):
+            left, _, right = line.partition(" ")
+            if left not in ids or right not in ids:
+                raise TokenizerError(
+                    f"merges[{i}]={short(line)} should be two tokens with a space between them, "
+                    "both of them bytes or the result of an earlier merge"
+                )
+            ids[left + right] = tokenizer.add_merge(ids[left], ids[right])
         return tokenizer
 
     @check_arguments(TokenizerError, path=new_file)
@@ -369,7 +391,11 @@ class BPETokenizer:
         """Return the tokenizer that `save` wrote."""
         try:
             return cls.from_dict(json.loads(read_file(path).decode("utf-8-sig")))
-        except (TokenizerError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UnicodeDecodeError as error:
+            raise TokenizerError(
+                f"{path} contains no BPE tokenizer: it is not utf-8 text (see byte {error.start})"
+            ) from None
+        except (TokenizerError, json.JSONDecodeError, RecursionError) as error:
             raise TokenizerError(f"{path} contains no BPE tokenizer: {error}") from None
 
 

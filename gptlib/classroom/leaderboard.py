@@ -40,8 +40,11 @@ COLUMNS = {"chapter": str, "model": str, "parameters": at_least(0), "seconds": a
 
 def name_of_model(name: str, value: str) -> str:
     """The kind of a model's name, which is a part of a file's name."""
-    if not isinstance(value, str) or not value or "/" in value or "\\" in value:
-        raise ValueError(f"{name}={short(value)} should be a name without slashes")
+    is_name = isinstance(value, str) and value.isprintable() and value.strip()
+    if not is_name or "/" in value or "\\" in value:
+        raise ValueError(
+            f"{name}={short(value)} should be a name of one line, without slashes"
+        )
     return value
 
 

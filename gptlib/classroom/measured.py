@@ -14,12 +14,28 @@ from pathlib import Path
 
 import numpy as np
 
-from gptlib.checks import above, check_arguments, optional
+from gptlib.checks import (
+    above,
+    check_arguments,
+    checked_value,
+    dict_of,
+    existing_file,
+    list_of,
+    optional,
+)
 from gptlib.config import project_dir
 
 # Position and token shift of each group.
 GROUPS = (("learned", False), ("none", False), ("learned", True), ("none", True))
 CORPUS = "tinyshakespeare"
+
+
+def seeds(name: str, value: np.ndarray) -> np.ndarray:
+    """The kind of numbers by seed, (seeds,): two or more, so that they have a spread."""
+    value = list_of(float)(name, value)
+    if len(value) < 2:
+        raise ValueError(f"{name}={value} should be two numbers or more, one for each seed")
+    return np.array(value)
 
 
 class Measurement:
@@ -31,14 +47,21 @@ class Measurement:
 
     @check_arguments(path=optional(str | Path))
     def __init__(self, path: str | Path | None = None):
-        path = project_dir() / "benchmarks/time_weighting.json" if path is None else Path(path)
-        self.results = json.loads(path.read_text(encoding="utf-8"))
-        self.steps = self.results["training"]["max_steps"]
-        # Plain attention was also trained for more steps.
-        self.long_steps = max(
-            run["steps"] for run in self.results["runs"] if run["attention"] == "plain")
-        self.costs = {(row["attention"], row["position"], row["token_shift"]): row["ms_per_step"]
-                      for row in self.results["cost"]}
+        path = project_dir() / "benchmarks/time_weighting.json" if path is None else path
+        path = existing_file("path", path)
+        try:
+            self.results = json.loads(path.read_text(encoding="utf-8"))
+            self.steps = self.results["training"]["max_steps"]
+            # Plain attention was also trained for more steps.
+            self.long_steps = max(
+                run["steps"] for run in self.results["runs"] if run["attention"] == "plain")
+            self.costs = {
+                (row["attention"], row["position"], row["token_shift"]): row["ms_per_step"]
+                for row in self.results["cost"]}
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"{path} is not the measurement that benchmarks/time_weighting.py writes"
+            ) from None
 
     def runs(
         self,
@@ -86,6 +109,8 @@ class Measurement:
 
         The pooled cost ratio is their mean. Their standard deviation is its spread.
         """
+        known = list(dict.fromkeys(name for name, *_ in self.costs))
+        checked_value("attention", attention, tuple(known))
         return np.array([self.costs[attention, *group] / self.costs["plain", *group]
                          for group in GROUPS])
 
@@ -122,6 +147,7 @@ class Measurement:
         return self.losses(attention, position, token_shift) - plain
 
 
+@check_arguments(differences=seeds)
 def finding(differences: np.ndarray) -> str:
     """Return "lower", "higher" or "no clear difference" for differences by seed.
 
@@ -138,6 +164,7 @@ def finding(differences: np.ndarray) -> str:
     return "lower" if mean < 0 else "higher"
 
 
+@check_arguments(differences=seeds)
 def summary(differences: np.ndarray) -> str:
     """Return mean, standard deviation and finding of differences by seed.
 
@@ -148,6 +175,7 @@ def summary(differences: np.ndarray) -> str:
     return f"{mean:+.4f} ± {std:.4f} ({finding(differences)})"
 
 
+@check_arguments(losses=dict_of(str, seeds))
 def ranking(losses: dict[str, np.ndarray]) -> list[str]:
     """Return a line for each arm, from the lowest mean loss to the highest.
 

@@ -147,6 +147,8 @@ def nats_per_token(
     """
     if any(len(ids) < given for ids in sequences):
         raise ValueError(f"each of the sequences should have at least given={given} tokens")
+    if given > getattr(model, "block_size", given):
+        raise ValueError(f"given={given} should be at most block_size={model.block_size}")
     nats = [np.zeros(len(ids) - given) for ids in sequences]
     windows = []
     for i, ids in enumerate(sequences):

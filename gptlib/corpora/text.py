@@ -171,8 +171,12 @@ def _find_files(path: str) -> list[Path]:
     is_folder = os.path.isdir(path)
     pattern = os.path.join(glob.escape(path), "**", "*") if is_folder else path
     matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
-    files = [match for match in matches if match.is_file()]
-    return [file for file in files if file.suffix.lower() == ".txt"] if is_folder else files
+    # A link may lead to a file that is in the folder already. The text contains each file once.
+    files = {}
+    for match in matches:
+        if match.is_file() and (match.suffix.lower() == ".txt" or not is_folder):
+            files.setdefault(os.path.realpath(match), match)
+    return list(files.values())
 
 
 def _read(path: Path) -> str:
@@ -313,6 +317,11 @@ def _data_folders() -> list[Path]:
 def _find_tinyshakespeare() -> Path | None:
     """Return the path of the file in the first data folder that has it."""
     for folder in _data_folders():
+        if folder.is_file():
+            raise DataError(
+                f"{DATA_VARIABLE}={str(folder)!r} is a file, it should be the folder that holds "
+                "tinyshakespeare.txt"
+            )
         path = folder / "tinyshakespeare.txt"
         if path.is_file():
             return path

@@ -98,6 +98,8 @@ def load_model(path: str | Path) -> tuple[nn.Module, Tokenizer | None]:
         )
     check_size(path, header["config"])
     check_size(path, header["tokenizer"] or {})
+    if "vocab_size" not in header["config"]:
+        raise CheckpointError(f"{path} is not a whole checkpoint: its config has no vocab_size")
     try:
         tokenizer = load_tokenizer(header["tokenizer"]) if header["tokenizer"] else None
         # On the device "meta", tensors have a shape and no memory.

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gptlib.checks import check_arguments
+from gptlib.checks import check_arguments, tensor
 
 # PyTorch's int8 kernel reads past the end of a row whose length is not a multiple of 16. Here every
 # row has a multiple of this length.
 KERNEL_WIDTH = 32
 
 
+@check_arguments(weight=tensor("O, I"))
 def round_to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return a matrix in int8, and a scale for each row: (out, in) -> (out, in), (out,).
 

@@ -34,7 +34,10 @@ def counts_or_bigram(name: str, value: Tensor | Bigram) -> Tensor | Bigram:
         raise ValueError(
             f"{name} is {type(value).__name__}, it should be counts, (V, V), or a Bigram"
         )
-    return tensor("V, V")(name, value)
+    value = tensor("V, V")(name, value)
+    if not (value >= 0).all():
+        raise ValueError(f"{name} should hold counts, which are at least 0")
+    return value
 
 
 @check_arguments(counts=tensor("V"), smoothing=at_least(0.0))

@@ -43,6 +43,8 @@ class CourierFact(Panel):
     @check_arguments(models=optional(models_kind))
     def __init__(self, models: Models | None = None):
         self.models = {"trained courier": load_trained("courier")} if models is None else models
+        if not self.models:
+            raise ValueError("models={} is empty: give at least one model, or None")
         for name, model in self.models.items():
             if not (isinstance(model, tuple) and isinstance(model[1], CourierTokenizer)):
                 raise ValueError(
