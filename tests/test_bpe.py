@@ -406,8 +406,9 @@ def test_fingerprint_is_that_of_earlier_versions():
 def test_file_with_a_wrong_field_is_refused(tokenizer, tmp_path, change):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(tokenizer.to_dict() | change), encoding="utf-8")
-    message = "a.json contains no BPE tokenizer: pattern, special_tokens, bytes or merges are"
-    with pytest.raises(TokenizerError, match=message):
+    # The sentence speaks of the field, or of the merge, the byte or the special token in it.
+    part = next(iter(change)).replace("_", ".").rstrip("s")
+    with pytest.raises(TokenizerError, match=f"a.json contains no BPE tokenizer: .*{part}"):
         BPETokenizer.load(path)
 
 
