@@ -201,7 +201,7 @@ def test_model_of_another_class_is_not_built(tmp_path):
         load_model(path)
     assert str(error.value) == (
         f"{path} holds a LSTM, which this library cannot build (it can build Bigram, GPT, "
-        "RollingGPT): make the model yourself and call load_weights(path, model)"
+        "RollingGPT, ModernGPT): make the model yourself and call load_weights(path, model)"
     )
 
 
