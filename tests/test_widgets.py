@@ -885,13 +885,16 @@ def test_the_history_of_an_earlier_run_comes_from_its_checkpoint(board, model):
     assert later.history == board.history and "done: 8 steps" in later.status.value
 
 
-def test_without_a_checkpoint_there_is_no_run_to_resume(board, model):
+def test_a_run_without_its_last_checkpoint_is_neither_resumed_nor_overwritten(board, model):
     board.start.click()
     (board.out_dir / "last.safetensors").unlink()
     later = second_board(board, model())
     assert later.history == [] and later.start.description == "Train"
+    before = (board.out_dir / "best.safetensors").read_bytes()
     later.start.click()
-    assert [row["step"] for row in later.history] == [0, 3, 6, 8]
+    assert "holds a run without last.safetensors" in error_message(later)
+    assert later.history == []
+    assert (board.out_dir / "best.safetensors").read_bytes() == before
 
 
 def test_another_run_in_the_folder_is_neither_shown_nor_resumed(board, tiny):
