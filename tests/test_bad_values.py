@@ -781,7 +781,7 @@ case("a result in a file", lambda: save_result(**RESULT | {"out_dir": "RANKS_FIL
 case("a result with a long name", lambda: save_result(**RESULT | {"model": "m" * 300}),
      "cannot be written (File name too long)")
 case("a table with words", lambda: leaderboard([dict.fromkeys(TABLE_ROW, "a")]), "parameters='a'")
-case("a hash of no file", lambda: code_hash("no_file"), "'no_file' is no file of gptlib")
+case("a hash of no file", lambda: code_hash("no_file"), "'no_file' is not a file of gptlib")
 case("a short text of the courier", lambda: courier.courier_losses(READER, COURIER, LETTER[:, :5]),
      "a text of this courier has 32 tokens, not the 5 tokens of x")
 case("a short batch of the courier", lambda: courier.courier_batch(COURIER, LETTER[:, :5]),
@@ -800,7 +800,7 @@ case("from_tiktoken(name)", lambda: exchange.from_tiktoken("gpt2"), "should be a
 case("a row of tokens without a dimension", lambda: split(torch.tensor(5)), "has the shape ()")
 case("ids of a token for the tensor", lambda: BPETokenizer(special_tokens={"<a>": 2 ** 70}),
      "must be below 2 ** 63")
-case("a special token that is no unicode", lambda: BPETokenizer(special_tokens={"\ud800": 256}),
+case("a special token that is not unicode", lambda: BPETokenizer(special_tokens={"\ud800": 256}),
      "half a surrogate pair")
 case("a huge alphabet", lambda: LowercaseTokenizer(10 ** 12), "should be at most 1000000")
 case("a prompt of None", lambda: default_prompt(None), "should be a tokenizer")

@@ -590,7 +590,7 @@ def test_a_file_that_is_no_table_is_not_overwritten(tmp_path, monkeypatch, capsy
     Path("submissions/alice.ipynb").write_text("{}", encoding="utf-8")
     Path(name).write_text("{}", encoding="utf-8")
     assert main(["grade", "submissions", "--out", name]) == 1
-    assert f"--out '{name}' is a file that is no table of grades" in capsys.readouterr().err
+    assert f"--out '{name}' is a file that is not a table of grades" in capsys.readouterr().err
     assert Path(name).read_text(encoding="utf-8") == "{}"
 
 

@@ -16,8 +16,9 @@ def run_tool(*arguments):
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["execute.py"], "give the paths of notebooks"),
-    (["execute.py", "no/such.ipynb"], "no/such.ipynb is no notebook that can be read and written"),
-    (["execute.py", __file__], "is no notebook that can be read and written"),
+    (["execute.py", "no/such.ipynb"],
+     "no/such.ipynb is not a notebook that can be read and written"),
+    (["execute.py", __file__], "is not a notebook that can be read and written"),
     (["minutes.py", "99_nothing"], "no chapter 99_nothing; there are 01_bigram"),
     (["course.py", "99_nothing"], "no chapter 99_nothing; there are 01_bigram"),
     (["editions.py", "99_nothing"], "there is no chapter 99_nothing"),
@@ -35,7 +36,7 @@ def test_a_file_of_json_that_is_no_notebook_gives_one_sentence(tmp_path):
     path.write_text("[]", encoding="utf-8")
     done = run_tool(ROOT / "tools/execute.py", path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "is no notebook that can be read and written: it is JSON without cells" in done.stderr
+    assert "is not a notebook that can be read and written: it is JSON without cells" in done.stderr
 
 
 def test_a_notebook_with_a_failing_cell_is_not_changed(tmp_path):

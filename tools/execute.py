@@ -79,7 +79,7 @@ def main(names: list[str]) -> None:
         try:
             execute(Path(name))
         except (OSError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-            sys.exit(f"{name} is no notebook that can be read and written: {one_line(error)}")
+            sys.exit(f"{name} is not a notebook that can be read and written: {one_line(error)}")
         except CellExecutionError as error:
             sys.exit(f"{name} is unchanged, because a cell failed: {error.ename}: {error.evalue}")
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)

@@ -170,7 +170,7 @@ def _remarks_on_left_out(exercise: str, cells: list[str]) -> list[str]:
 
 
 def check_is_table(path: Path) -> None:
-    """Raise a ConfigError if `path` is a file that is no table of grades. It would be lost."""
+    """Raise a ConfigError if `path` is a file that is not a table of grades. It would be lost."""
     if not path.is_file():
         return
     with open(path, "rb") as file:
@@ -178,7 +178,7 @@ def check_is_table(path: Path) -> None:
     columns = ",".join(Grade("").row())
     if beginning and not beginning.removeprefix(codecs.BOM_UTF8).startswith(columns.encode()):
         raise ConfigError(
-            f"out={str(path)!r} is a file that is no table of grades, so it is not overwritten: "
+            f"out={str(path)!r} is a file that is not a table of grades, so it is not overwritten: "
             "give the name of a new file"
         )
 

@@ -181,7 +181,7 @@ def code_hash(*names: str) -> str:
     for name in names or TRAINING_FILES:
         path = folder / f"{name}.py"
         if not path.is_file():
-            raise ValueError(f"{name!r} is no file of gptlib: give a name such as 'bpe/fast'")
+            raise ValueError(f"{name!r} is not a file of gptlib: give a name such as 'bpe/fast'")
         content.update(bare_code(path.read_text(encoding="utf-8")).encode())
     return content.hexdigest()[:12]
 

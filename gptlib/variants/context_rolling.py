@@ -187,7 +187,7 @@ class RollingGPT(GPT):
 
 
 def edited(context: Tensor, edit: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return edit(context). Raise a ValueError if that is no context of the same shape."""
+    """Return edit(context). Raise a ValueError unless that is a context of the same shape."""
     new = edit(context)
     if not isinstance(new, Tensor) or new.shape != context.shape:
         found = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
