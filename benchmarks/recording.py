@@ -1,9 +1,11 @@
 """What every benchmark records beside its numbers, and how it writes them."""
 
 import json
+import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -34,3 +36,13 @@ def write_results(name: str, results: dict) -> None:
     """Write benchmarks/<name>.json."""
     content = json.dumps(results, indent=1) + "\n"
     (FOLDER / f"{name}.json").write_text(content, encoding="utf-8")
+
+
+def stored(path: Path, work: Callable):
+    """Return the content of a JSON file. If it is missing, write the result of `work()` first."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(work()), encoding="utf-8")
+        os.replace(partial, path)
+    return json.loads(path.read_text(encoding="utf-8"))

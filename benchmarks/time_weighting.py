@@ -16,17 +16,14 @@ For each kind of attention it pools the cost ratios of all groups, because a sin
 """
 
 import hashlib
-import json
-import os
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 
 import torch
-from recording import provenance, write_results
+from recording import provenance, stored, write_results
 from torch.nn import functional as F
 
 from gptlib.config import TrainConfig
@@ -116,16 +113,6 @@ def all_runs(parts: list[tuple], folder: Path) -> list[dict]:
         val_loss = runs[-1]["curve"][-1]["val_loss"]
         print(f"{i}/{len(planned)} {name}: {val_loss:.4f}", flush=True)
     return runs
-
-
-def stored(path: Path, work: Callable):
-    """Return the content of a JSON file. If it is missing, write the result of `work()` first."""
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(work()), encoding="utf-8")
-        os.replace(partial, path)
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def digest(shakespeare: Corpus, theatre: Corpus) -> str:
