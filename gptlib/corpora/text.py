@@ -161,10 +161,12 @@ def _load_files(name: str) -> Corpus:
             f"{shown!r} is a device, a pipe or a link that leads nowhere: give the path of a text "
             "file or of a folder"
         )
+    # The name of a file, and not a misspelt name of a corpus.
+    is_path = shown == name and ("." in name or "/" in name)
+    missing = f"There is no such file in {os.getcwd()} either. " if is_path else ""
     raise DataError(
         f"unknown corpus {shown!r}{did_you_mean(name, ('auto', *CORPORA))} "
-        f"There is no such file in {os.getcwd()} either. "
-        "Or give the path of a text file, a folder, a glob, or 'text:' and the text itself."
+        f"{missing}Or give the path of a text file, a folder, a glob, or 'text:' and the text itself."
     )
 
 
