@@ -166,7 +166,8 @@ def _load_files(name: str) -> Corpus:
     missing = f"There is no such file in {os.getcwd()} either. " if is_path else ""
     raise DataError(
         f"unknown corpus {shown!r}{did_you_mean(name, ('auto', *CORPORA))} "
-        f"{missing}Or give the path of a text file, a folder, a glob, or 'text:' and the text itself."
+        f"{missing}Or give the path of a text file, a folder, a glob, or 'text:' and the text "
+        "itself."
     )
 
 
