@@ -128,7 +128,10 @@ def discard_output() -> None:
 
 def train_command(options: Namespace) -> None:
     # A wrong MPLBACKEND is an error of this import, which comes before the training.
-    from gptlib.plot import new_figure, plot_loss
+    try:
+        from gptlib.plot import new_figure, plot_loss
+    except ValueError as error:
+        raise ConfigError(f"the environment variable MPLBACKEND is wrong: {error}") from None
 
     join_processes()
     # Only the first of several processes prints, and draws the loss.
@@ -238,6 +241,12 @@ def join_processes() -> None:
                     "number, as torchrun sets it"
                 )
         rank, n_processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        if not os.environ["MASTER_ADDR"] or int(os.environ["MASTER_PORT"]) > 65535:
+            raise ConfigError(
+                f"the environment has MASTER_ADDR={shorten(os.environ['MASTER_ADDR'])} and "
+                f"MASTER_PORT={shorten(os.environ['MASTER_PORT'])}, they should be the name of a "
+                "machine and a port from 0 to 65535, as torchrun sets them"
+            )
         # PyTorch would wait half an hour for the missing processes.
         if rank >= n_processes:
             raise ConfigError(
@@ -456,7 +465,8 @@ def add_grading_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", type=Path, help="contains the notebooks, in folders of their own if you like")
     add("--out", type=Path, default=Path("grades.csv"),
-        help="the table: one row for each notebook, one column for each exercise")
+        help="the table: one row for each notebook, one column for each exercise; an earlier "
+             "table is renamed, such as to grades-1.csv")
     add("--seconds", type=float, default=10.0, help="computing time for one exercise")
     add("--memory", type=int, default=1024,
         help="MiB for one notebook, in addition to what PyTorch takes")

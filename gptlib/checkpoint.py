@@ -165,7 +165,8 @@ def read_header(path: str | Path) -> dict:
     except (SafetensorError, TypeError, KeyError, AttributeError, ValueError, OSError,
             RecursionError) as error:
         raise CheckpointError(
-            f"{path} is not a whole checkpoint of this library ({type(error).__name__})"
+            f"{path} is not a whole checkpoint of this library ({type(error).__name__}): name an "
+            "undamaged .safetensors file that this library saved"
         ) from None
     for name, value in header.items():
         kind = HEADER_TYPES.get(name, object)
@@ -286,7 +287,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path} is not a whole checkpoint of this library ({type(error).__name__})"
+            f"{path} is not a whole checkpoint of this library ({type(error).__name__}): name an "
+            "undamaged .safetensors file that this library saved"
         ) from None
 
 

@@ -142,6 +142,13 @@ def check_parameters(
                 f"parameter {name!r} is missing: give it a value in the cell tagged 'parameters'"
             )
         namespace[name] = checked_option(name, namespace[name], kind)
+    # Results in the folder "" would lie in the top folder of the course.
+    out_dir = namespace["out_dir"] if "out_dir" in declared else "runs"
+    if isinstance(out_dir, str) and (not out_dir.strip() or out_dir.startswith("~")):
+        raise ConfigError(
+            f"out_dir={out_dir!r} should name a folder, such as 'runs/mine', without ~ for your "
+            "home folder"
+        )
     # Check the values together. Fields that the chapter computes later are set to 1 here.
     for config in configs:
         computed = {f.name: 1 for f in fields(config) if f.default is MISSING}

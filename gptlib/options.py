@@ -62,8 +62,10 @@ class Parser(ArgumentParser):
         if name in known and "--" in arguments:
             raise ConfigError(f"{name} stands after --, where no option is read: remove the --")
         if name.startswith("-"):
-            similar = difflib.get_close_matches(name, known, 1)
-            question = f": did you mean {similar[0]!r}?" if similar else "."
+            # The dashes are the same in all options, so they are not compared.
+            flags = {option.lstrip("-"): option for option in known}
+            similar = difflib.get_close_matches(name.lstrip("-"), flags, 1)
+            question = f": did you mean {flags[similar[0]]!r}?" if similar else "."
             raise ConfigError(f"unknown option {shorten(name)}{question} --help lists all.")
         raise ConfigError(f"unexpected argument {shorten(unknown[0])}")
 
@@ -187,6 +189,7 @@ def name_options(sentence: str, names: Iterable[str]) -> str:
         option = "--out" if name == "out_dir" else flag(name)
         # A name in quotation marks, or in a path, is the user's own.
         alone = rf"(?<![\w'\"/.-]){name}"
+        sentence = re.sub(alone + "=True", option, sentence)
         sentence = re.sub(alone + "=", option + " ", sentence)
         if "_" in name:
             sentence = re.sub(alone + r"(?![\w'\"/]|\.\w)", option, sentence)

@@ -125,7 +125,12 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, iden
         ConfigError: the checkpoint belongs to a run with another identity. Nothing is changed.
         CheckpointError: the checkpoint is damaged, or `train` did not save it to be resumed.
     """
-    about = read_header(path)["about"]
+    try:
+        about = read_header(path)["about"]
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}, or set resume to 'restart' (the damaged run is then moved, not overwritten)"
+        ) from None
     if "run" not in about:
         raise CheckpointError(
             f"{path} was not saved by train(), so no run can be resumed from it: name another "

@@ -166,7 +166,8 @@ def holds_run(folder: Path) -> bool:
             pass
         except (OSError, ValueError, KeyError, TypeError):
             return True
-    return False
+    # A run draws loss.png after its first row of metrics. Without them it is another picture.
+    return (folder / "loss.png").exists() and not (folder / "metrics.jsonl").exists()
 
 
 def steps_in(path: Path) -> list[int]:

@@ -80,11 +80,18 @@ def main() -> None:
         sys.exit(f"{left} of {len(runs)} runs have not finished; the same command runs those")
 
 
+def whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a whole number, such as 2") from None
+
+
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grid", type=Path, help="YAML: notebook, parameters, sweep, seeds")
-    parser.add_argument("--workers", type=int, default=CORES, metavar="N",
+    parser.add_argument("--workers", type=whole_number, default=CORES, metavar="N",
                         help="runs at a time; they share the cores")
     parser.add_argument("--scheduler", metavar="ADDRESS",
                         help="of a running dask scheduler, whose workers share this folder")
@@ -169,15 +176,33 @@ def find_notebooks(names: str | list, folder: Path) -> list[Path]:
 
 def all_parameters(notebook: Path, given: dict) -> dict:
     """Return all parameters of a run. The cells that set and check the parameters are executed."""
-    cells = nbformat.read(notebook, as_version=4).cells
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+    except (ValueError, AttributeError):
+        raise ValueError(f"{notebook} is not a notebook that can be read") from None
     code = [cell for cell in cells if cell.cell_type == "code"]
     require(len(code) > 1 and "parameters" in code[0].metadata.get("tags", []),
             f"the first cell of {notebook.name} has no parameters")
-    exec(code[0].source, namespace := {})
+    namespace = {}
+    run_cell(notebook, code[0].source, namespace)
     names = {name for name in [*namespace, *given] if not name.startswith("_")} - {"out_dir"}
     namespace |= given
-    exec(code[1].source, namespace)
+    run_cell(notebook, code[1].source, namespace)
     return {name: namespace[name] for name in sorted(names)}
+
+
+def run_cell(notebook: Path, source: str, namespace: dict) -> None:
+    """Execute a cell. Any error becomes a ValueError. Those about a parameter stay as they are."""
+    from gptlib.config import ConfigError
+    try:
+        exec(source, namespace)
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(
+            f"a cell of {notebook.name} that sets or checks the parameters stopped with "
+            f"{type(error).__name__}: {error}; run the notebook by itself first"
+        ) from None
 
 
 def file_name(value) -> str:

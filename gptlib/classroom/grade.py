@@ -21,6 +21,7 @@ an answer needs, and grading_process.py runs it.
 
 import codecs
 import csv
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -183,15 +184,26 @@ def check_is_table(path: Path) -> None:
         )
 
 
+def keep_earlier_table(path: Path) -> None:
+    """Rename an earlier table grades.csv to grades-1.csv, or to the next free number.
+
+    It may be about another class, or a teacher may have written into it.
+    """
+    if path.is_file() and path.stat().st_size:
+        names = (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in itertools.count(1))
+        path.rename(next(name for name in names if not os.path.lexists(name)))
+
+
 def write_csv(grades: Iterable[Grade], path: Path) -> Iterator[Grade]:
     """Write the table, and yield each grade as soon as its row is in the file.
 
     If the grading ends early, the rows that were written remain. The table has one row for each
     notebook and one column for each exercise. The file begins with the mark by which spreadsheets
-    recognise utf-8.
+    recognise utf-8. An earlier table is renamed first (see `keep_earlier_table`).
     """
     rows = []
     check_is_table(Path(path))
+    keep_earlier_table(Path(path))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
         for grade in grades:

@@ -156,9 +156,18 @@ def _load_files(name: str) -> Corpus:
     if os.path.isdir(path):
         raise DataError(f"folder {name!r} holds no .txt file")
     shown = name if len(name) <= 80 else name[:80] + "…"
+    if os.path.lexists(path):
+        raise DataError(
+            f"{shown!r} is a device, a pipe or a link that leads nowhere: give the path of a text "
+            "file or of a folder"
+        )
+    # The name of a file, and not a misspelt name of a corpus.
+    is_path = shown == name and ("." in name or "/" in name)
+    missing = f"There is no such file in {os.getcwd()} either. " if is_path else ""
     raise DataError(
         f"unknown corpus {shown!r}{did_you_mean(name, ('auto', *CORPORA))} "
-        "Or give the path of a text file, a folder, a glob, or 'text:' and the text itself."
+        f"{missing}Or give the path of a text file, a folder, a glob, or 'text:' and the text "
+        "itself."
     )
 
 
@@ -328,6 +337,16 @@ def _find_tinyshakespeare() -> Path | None:
     return None
 
 
+def _wrong_variable() -> str:
+    """Return, in brackets, why the folder that GPTLIB_DATA names has no corpus."""
+    named = os.environ.get(DATA_VARIABLE)
+    if not named:
+        return ""
+    is_folder = os.path.isdir(os.path.expanduser(named))
+    reason = "has no file tinyshakespeare.txt" if is_folder else "is not an existing folder"
+    return f" ({DATA_VARIABLE}={named!r} {reason})"
+
+
 def _check_tinyshakespeare(path: Path) -> None:
     """Raise a DataError if the file has another content than the published one."""
     if hashlib.sha256(_read_bytes(path)).hexdigest() != TINYSHAKESPEARE_SHA256:
@@ -346,12 +365,17 @@ def _download_tinyshakespeare() -> Path:
             TINYSHAKESPEARE_URL, TINYSHAKESPEARE_SHA256, "tinyshakespeare.txt",
             _data_folders()[-1], downloader=downloader,
         )
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise DataError(
+            f"tinyshakespeare cannot be saved in {_data_folders()[-1]} ({error.strerror}): put "
+            f"tinyshakespeare.txt into another folder and name that folder in {DATA_VARIABLE}"
+        ) from None
     except OSError as error:
         # All errors of requests are OSErrors. Some are ValueErrors too, so OSError comes first.
         raise DataError(
             f"tinyshakespeare could not be downloaded ({type(error).__name__}): connect to a "
             "network, or put tinyshakespeare.txt into a folder and name that folder in "
-            f"{DATA_VARIABLE}"
+            f"{DATA_VARIABLE}{_wrong_variable()}"
         ) from None
     except ValueError:
         # The sha256 is wrong, and pooch has deleted the file.

@@ -30,7 +30,7 @@ class VariantConfig(GPTConfig):
     # block_size tokens. With any other memory, the model reads the text in shorter windows and
     # passes a few vectors, the context, from each window to the next. They are the mean of the
     # window's hidden states, the last of them, those of learned memory tokens, or zeros ("none").
-    # The options below have no effect for "attention".
+    # The options below are for the other memories.
     memory: Literal["attention", "mean", "last", "tokens", "none"] = "attention"
     window: int = 64            # tokens in a window
     n_memory: int = 1           # vectors in a context; more than one only for memory="tokens"
@@ -52,6 +52,9 @@ class VariantConfig(GPTConfig):
         require(self.n_memory >= 1, self, "n_memory", "at least 1")
         require(self.n_memory == 1 or self.memory == "tokens", self, "n_memory",
                 f'1 for memory={self.memory!r}; only memory="tokens" can use more')
+        for name in ("detach", "rescale"):
+            require(not getattr(self, name) or self.memory != "attention", self, name,
+                    "False for memory='attention', where no context passes between windows")
         for name in MODERN_PARTS:
             is_plain = self.attention == "plain" and self.memory == "attention"
             require(not getattr(self, name) or is_plain, self, name,
