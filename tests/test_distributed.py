@@ -2,10 +2,13 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 
 import pytest
+
+from gptlib.__main__ import main
 
 TEXT = "text:" + "to be, or not to be, that is the question: " * 30
 OPTIONS = ["--corpus", TEXT, "--block-size", "16", "--n-layer", "2", "--n-head", "2",
@@ -13,18 +16,17 @@ OPTIONS = ["--corpus", TEXT, "--block-size", "16", "--n-layer", "2", "--n-head",
            "--warmup", "2", "--device", "cpu"]
 
 
-def run_python(n_processes, *arguments):
-    """Run `python ARGUMENTS`, with torchrun if there are several processes. Return the result."""
-    command = [sys.executable]
-    if n_processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone",
-                    "--nproc-per-node", str(n_processes)]
+def run_two_processes(*arguments):
+    """Run `python ARGUMENTS` in two processes with torchrun. Return the result."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+               "--nproc-per-node", "2"]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=240,
                           env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
-def run_training(out, n_processes, *options):
-    return run_python(n_processes, "-m", "gptlib", "train", *OPTIONS, "--out", str(out), *options)
+def training(out, *options):
+    """Return the arguments that train into the folder `out`."""
+    return ["train", *OPTIONS, "--out", str(out), *options]
 
 
 def read_metrics(out):
@@ -42,16 +44,17 @@ def assert_same_losses(history, expected, tolerance):
 @pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "rate"), [("adamw", "3e-3"), ("muon", "0.02")])
 def test_two_processes_give_the_losses_of_one_and_print_every_line_once(tmp_path, optimizer, rate):
-    for n_processes in (1, 2):
-        process = run_training(tmp_path / str(n_processes), n_processes, "--optimizer", optimizer,
-                               "--learning-rate", rate, "--rotary", "--rms-norm")
-        assert process.returncode == 0, process.stderr
+    options = ["--optimizer", optimizer, "--learning-rate", rate, "--rotary", "--rms-norm"]
+    # This process trains alone, which saves the imports of another one.
+    assert main(training(tmp_path / "1", *options)) == 0
+    process = run_two_processes("-m", "gptlib", *training(tmp_path / "2", *options))
+    assert process.returncode == 0, process.stderr
     one, two = read_metrics(tmp_path / "1"), read_metrics(tmp_path / "2")
     assert_same_losses(two, one, tolerance=2e-5)
     assert [row["step"] for row in one] == [0, 4, 8, 12]
     # The runs have learned something. Two runs that do nothing would also be equal.
     assert one[-1]["val_loss"] < one[0]["val_loss"] - 0.1
-    # This is the output of the second run. Only the first of its two processes prints.
+    # Only the first of the two processes prints.
     lines = process.stdout.splitlines()
     assert "step 12/12" in process.stdout
     assert len(lines) == len(set(lines))
@@ -59,7 +62,7 @@ def test_two_processes_give_the_losses_of_one_and_print_every_line_once(tmp_path
 
 @pytest.mark.slow
 def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path):
-    process = run_training(tmp_path, 2, "--batch-size", "5")
+    process = run_two_processes("-m", "gptlib", *training(tmp_path, "--batch-size", "5"))
     assert process.returncode != 0
     assert "--batch-size 5 should be a multiple of the 2 processes" in process.stderr
 
@@ -104,12 +107,15 @@ with open(f"{out}/process_{rank}.json", "w") as file:
 
 
 @pytest.mark.slow
-def test_different_numbers_of_targets_in_two_processes_give_the_losses_of_one(tmp_path):
+def test_different_numbers_of_targets_in_two_processes_give_the_losses_of_one(
+    tmp_path, monkeypatch
+):
     program = tmp_path / "program.py"
     program.write_text(FEW_TARGETS_IN_ODD_ROWS, encoding="utf-8")
-    for n_processes in (1, 2):
-        process = run_python(n_processes, str(program), str(tmp_path / str(n_processes)))
-        assert process.returncode == 0, process.stderr
+    monkeypatch.setattr(sys, "argv", [str(program), str(tmp_path / "1")])
+    runpy.run_path(str(program))
+    process = run_two_processes(str(program), str(tmp_path / "2"))
+    assert process.returncode == 0, process.stderr
     one, two = read_metrics(tmp_path / "1"), read_metrics(tmp_path / "2")
     assert_same_losses(two, one, tolerance=1e-6)
     assert one[-1]["val_loss"] < one[0]["val_loss"] - 0.02
