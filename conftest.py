@@ -1,4 +1,4 @@
-"""Hooks of pytest: smoke parameters for notebooks, and a list of out-of-date measurements."""
+"""Hooks of pytest: order, smoke parameters of notebooks, and a list of out-of-date measurements."""
 
 import json
 import os
@@ -11,6 +11,13 @@ from gptlib.classroom.leaderboard import code_hash
 
 ROOT = Path(__file__).parent
 SMOKE = ROOT / "notebooks/params/smoke.yaml"
+# The files with the longest tests, the longest first. They are started before the other files, so
+# that at the end no process of xdist waits long for another one.
+LONG_FILES = (
+    "test_sweep.py", "test_resume.py", "test_browser.py", "test_grade.py", "test_notebooks.py",
+    "test_widgets.py", "test_distributed.py", "test_site.py", "test_bad_command_lines.py",
+    "test_bad_values.py", "test_theatre.py",
+)
 # The last cell of a notebook that trains also checks the results that the notebook has written.
 CHECK_RESULTS = """
 import json, math
@@ -42,15 +49,20 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def pytest_collection_modifyitems(items):
-    """With GPTLIB_SMOKE=1, append the smoke values to each `parameters` cell.
+    """Sort the items by their files, and adapt the notebooks to GPTLIB_SMOKE=1."""
+    ranks = {name: rank for rank, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
+    if os.environ.get("GPTLIB_SMOKE") == "1":
+        # Only the items of nbval have a cell.
+        adapt_notebooks([item for item in items if hasattr(item, "cell")])
 
-    nbval has no option for parameters. The last cell of each notebook checks the results.
+
+def adapt_notebooks(items):
+    """Append the smoke values to each `parameters` cell, and a check to each last cell.
+
+    nbval has no option for parameters.
     """
-    if os.environ.get("GPTLIB_SMOKE") != "1":
-        return
     smoke = yaml.safe_load(SMOKE.read_text(encoding="utf-8"))
-    # Only the items of nbval have a cell.
-    items = [item for item in items if hasattr(item, "cell")]
     for item in items:
         if "parameters" in item.cell.metadata.get("tags", []):
             for name, value in smoke.get(item.path.stem, {}).items():
