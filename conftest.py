@@ -14,9 +14,9 @@ SMOKE = ROOT / "notebooks/params/smoke.yaml"
 # The files with the longest tests, the longest first. They are started before the other files, so
 # that at the end no process of xdist waits long for another one.
 LONG_FILES = (
-    "test_sweep.py", "test_resume.py", "test_browser.py", "test_grade.py", "test_notebooks.py",
-    "test_widgets.py", "test_distributed.py", "test_site.py", "test_bad_command_lines.py",
-    "test_bad_values.py", "test_theatre.py",
+    "test_grade.py", "test_sweep.py", "test_widgets.py", "test_site.py", "test_notebooks.py",
+    "test_distributed.py", "test_plan.py", "test_resume.py", "test_bad_command_lines.py",
+    "test_browser.py", "test_bad_values.py", "test_theatre.py", "test_bpe.py",
 )
 # The last cell of a notebook that trains also checks the results that the notebook has written.
 CHECK_RESULTS = """
