@@ -17,7 +17,7 @@ course: $(READY)
 test: export OMP_NUM_THREADS = 1
 test: $(READY)
 	$(PY) -m ruff check -q .
-	$(PY) -m pytest -q -n 2 --dist worksteal --doctest-modules tests gptlib
+	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --doctest-modules tests gptlib
 	GPTLIB_SMOKE=1 $(PY) -m pytest -q -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks
 
 #: make measure           the long measurements whose results are committed

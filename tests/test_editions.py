@@ -1,5 +1,6 @@
 """The three editions of a chapter: for students without answers, for instructors, and slides."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -18,6 +19,12 @@ each_executed = pytest.mark.parametrize("path", EXECUTED, ids=lambda path: path.
 
 def read(path):
     return nbformat.read(path, as_version=4)
+
+
+@functools.cache
+def slides(path):
+    """Return the page of the slides of a notebook, made once for all tests."""
+    return editions.slides(read(path))
 
 
 def name_of(path):
@@ -105,7 +112,7 @@ def test_the_instructor_edition_shows_every_solution_and_every_output(path):
 
 @each_executed
 def test_slides_load_only_files_that_lie_beside_them(path):
-    page = editions.slides(read(path))
+    page = slides(path)
     tags = r'<(?:script|img|link|iframe)\b[^>]*?\b(?:src|href)="([^"]{0,200})'
     loaded = re.findall(tags, page) + re.findall(r"from '([^']+)'", page)
     assert {file for file in loaded if not file.startswith("data:")} == {
@@ -116,7 +123,7 @@ def test_slides_load_only_files_that_lie_beside_them(path):
 @each_executed
 def test_slides_show_every_picture_with_its_alt_text(path):
     source = read(path)
-    page = editions.slides(source)
+    page = slides(path)
     n_pictures = sum("image/png" in output.get("data", {})
                      for cell in code_cells(source) for output in cell.outputs)
     alts = re.findall(r'<img\b[^>]*? alt="([^"]*)"', page)
@@ -126,7 +133,7 @@ def test_slides_show_every_picture_with_its_alt_text(path):
 
 @each_executed
 def test_slides_have_no_solutions_no_parameter_checks_and_no_links_to_notebooks(path):
-    page = editions.slides(read(path))
+    page = slides(path)
     assert "Solution" not in page and "check_parameters" not in page
     assert not re.search(r'href="\d\d_\w+\.ipynb', page)
 
