@@ -83,7 +83,7 @@ class TrainConfig:
     grad_clip: float = 1.0          # largest norm of the gradient; 0: no clipping
     eval_interval: int = 250        # steps between two evaluations on the validation split
     seed: int = 1337                # determines the batches and the dropout
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # "auto": bfloat16 on GPUs that have it
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # "auto": the faster one, see run.py
     compile: bool = False           # use torch.compile: a slow start, then faster steps on GPUs
     device: str = "auto"            # "auto": CUDA (or ROCm) if there is one, else MPS, else the CPU
 

@@ -25,6 +25,9 @@ from gptlib.resume import restore
 from gptlib.run_folder import RESUME, RunFolder
 from gptlib.tokenizer import Tokenizer
 
+TIMED_STEPS = 3         # steps that "auto" times with each dtype
+WORTHWHILE = 1.1        # so much faster must bfloat16 be, because it is less exact
+
 
 class NonFiniteLoss(RuntimeError):
     """The loss became infinite or nan. The message names the step and the likely cause."""
@@ -85,6 +88,7 @@ class Run:
 
         self.step = 0
         self.lr = 0.0
+        self.dtype = None               # the name of the dtype of products, once it is chosen
         self.train_seconds = 0.0        # evaluations are not counted
         self.recent = []                # (loss, accuracy) of each batch since the last evaluation
         self.history = []
@@ -119,6 +123,7 @@ class Run:
             self.step, self.train_seconds = about["step"], about["seconds"]
             self.saved_step = self.step
             self.recent, self.history = about["since_eval"], about["history"]
+            self.dtype = about.get("dtype")             # None in older checkpoints
 
     def __exit__(self, error_class: type | None, error, traceback) -> bool:
         """Close the files. A KeyboardInterrupt ends here, because `train` returns after it."""
@@ -142,6 +147,19 @@ class Run:
         """Whether an evaluation follows the present step."""
         last = self.step == self.config.max_steps
         return last or self.step % self.config.eval_interval == 0
+
+    def choose_dtype(self, device: str, time_step: Callable[[torch.dtype], float]) -> torch.dtype:
+        """Return the dtype of products: that of the run before it was stopped, or a new choice."""
+        if self.dtype is None:
+            choice = [None]
+            if self.rank == 0:
+                choice = [str(pick_dtype(self.config.dtype, device, time_step))[len("torch."):]]
+            if self.n_processes > 1:
+                dist.broadcast_object_list(choice)      # all processes use the choice of the first
+            [self.dtype] = choice
+            if self.progress and self.dtype != "float32":
+                self.bar.write(f"products are computed in {self.dtype}, weights kept in float32")
+        return getattr(torch, self.dtype)
 
     def own_part(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the rows of a batch that belong to this process."""
@@ -207,6 +225,7 @@ class Run:
                 run=self.identity,
                 step=self.step,
                 seconds=self.train_seconds,
+                dtype=self.dtype,
                 since_eval=self.recent,
                 history=self.history,
             )
@@ -270,13 +289,39 @@ def pick_device(name: str = "auto") -> str:
     return name
 
 
-def pick_dtype(name: str, device: str) -> torch.dtype:
-    """Return the dtype of products. "auto": bfloat16 on CUDA devices that have it, else float32."""
-    if name == "auto":
-        on_gpu = device.startswith("cuda")
-        has_bfloat16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-        name = "bfloat16" if has_bfloat16 else "float32"
-    return getattr(torch, name)
+def has_fast_bfloat16(device: str) -> bool | None:
+    """Return whether a device multiplies bfloat16 faster than float32. None: it depends.
+
+    CPUs with AMX or the bfloat16 part of AVX-512 multiply bfloat16. There, wide models become
+    faster and narrow ones slower.
+    """
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "cpu" and (torch.cpu._is_amx_tile_supported()
+                            or torch.cpu._is_avx512_bf16_supported()):
+        return None
+    return False
+
+
+def pick_dtype(name: str, device: str, time_step: Callable[[torch.dtype], float]) -> torch.dtype:
+    """Return the dtype of products. "auto" chooses the faster of float32 and bfloat16.
+
+    Weights, gradients and the optimizer stay in float32.
+
+    Args:
+        time_step: returns the seconds of a forward and a backward pass. It is called only where
+            the answer depends on the model.
+    """
+    if name != "auto":
+        return getattr(torch, name)
+    faster = has_fast_bfloat16(device)
+    if faster is None:
+        dtypes = (torch.float32, torch.bfloat16)
+        times = [[time_step(dtype) for dtype in dtypes] for _ in range(1 + TIMED_STEPS)]
+        # The first round is a warm-up.
+        float32, bfloat16 = (min(seconds) for seconds in zip(*times[1:], strict=True))
+        faster = bfloat16 * WORTHWHILE < float32
+    return torch.bfloat16 if faster else torch.float32
 
 
 def log_line(row: dict, max_steps: int, elapsed: float) -> str:

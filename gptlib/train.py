@@ -44,7 +44,6 @@ from gptlib.run import (
     TrainResult,
     check_finite,
     pick_device,
-    pick_dtype,
     seed_dropout,
     wrap_model,
 )
@@ -156,7 +155,6 @@ def train(
     check_tokenizer(tokenizer, train_ids, val_ids)
     batches, val_batches = make_batches(train_ids, val_ids, block_size, config)
     device = pick_device(config.device)
-    dtype = pick_dtype(config.dtype, device)
     model.to(device).train()
     optimizer = (optimizer or make_optimizer)(model, config)
     check_optimizer(optimizer, model)
@@ -165,6 +163,7 @@ def train(
               resume, on_eval, progress)
     forward = wrap_model(model, config, run.n_processes)
     with run, torch.random.fork_rng(), Interrupt(stop) as interrupt:
+        dtype = run.choose_dtype(device, lambda dtype: time_step(model, batches(0), dtype))
         if not run.history:
             # Evaluate the untrained model. Its loss should be near ln V.
             run.recent.append(first_loss(model, batches(0), config, run.rank, dtype))
@@ -433,6 +432,15 @@ def first_loss(
     seed_dropout(config.seed, 0, rank)
     with torch.no_grad():
         return batch_loss(model, batch, dtype)[1]
+
+
+def time_step(model: nn.Module, batch: Batch, dtype: torch.dtype) -> float:
+    """Return the seconds of a forward and a backward pass. The weights do not change."""
+    start = time.perf_counter()
+    batch_loss(model, batch, dtype)[0].backward()
+    seconds = time.perf_counter() - start
+    model.zero_grad()
+    return seconds
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -15,7 +15,7 @@ from gptlib import Bigram, CharTokenizer, TrainConfig, evaluate, get_batch, load
 from gptlib.checkpoint import read_header
 from gptlib.config import ConfigError
 from gptlib.data import DataError, document_mask
-from gptlib.run import NonFiniteLoss, TrainResult, log_line, pick_device
+from gptlib.run import NonFiniteLoss, TrainResult, log_line, pick_device, pick_dtype
 from gptlib.train import (
     NO_TARGET,
     evaluate_batches,
@@ -703,3 +703,72 @@ def test_a_device_that_is_not_available_is_an_error(name):
     message = f"device='{name}' is not available on this machine: choose 'auto', 'cpu'"
     with pytest.raises(ConfigError, match=message):
         pick_device(name)
+
+
+# The dtype of products ----------------------------------------------------------------------------
+
+SLOW_BFLOAT16 = {torch.float32: 1.0, torch.bfloat16: 0.95}
+FAST_BFLOAT16 = {torch.float32: 1.0, torch.bfloat16: 0.5}
+
+
+def pretend_amx(monkeypatch, seconds):
+    """Let the CPU seem to have AMX, and let a step take so many seconds by dtype."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    module = import_module("gptlib.train")      # gptlib.train is also the name of a function
+    real = module.time_step
+
+    def time_step(model, batch, dtype):
+        real(model, batch, dtype)
+        return seconds[dtype]
+
+    monkeypatch.setattr(module, "time_step", time_step)
+
+
+@pytest.mark.parametrize("seconds, expected", [
+    (FAST_BFLOAT16, torch.bfloat16), (SLOW_BFLOAT16, torch.float32)], ids=["fast", "slow"])
+def test_auto_measures_whether_a_cpu_is_faster_with_bfloat16(monkeypatch, seconds, expected):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert pick_dtype("auto", "cpu", seconds.get) == expected
+
+
+def test_nothing_is_measured_where_the_cpu_cannot_multiply_bfloat16(monkeypatch):
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    assert pick_dtype("auto", "cpu", time_step=None) == torch.float32
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_a_dtype_that_is_named_is_not_measured(monkeypatch, name):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert pick_dtype(name, "cpu", time_step=None) == getattr(torch, name)
+
+
+@pytest.mark.parametrize("seconds, dtype", [
+    (FAST_BFLOAT16, "bfloat16"), (SLOW_BFLOAT16, "float32")], ids=["fast", "slow"])
+def test_the_measurement_of_the_dtype_changes_nothing_else(monkeypatch, seconds, dtype):
+    named = TinyLSTM()
+    measured = TinyLSTM()
+    measured.load_state_dict(named.state_dict())
+    expected = run(named, dtype=dtype).history
+    pretend_amx(monkeypatch, seconds)
+    history = run(measured, dtype="auto").history
+    assert [row["val_loss"] for row in history] == [row["val_loss"] for row in expected]
+    assert [row["train_loss"] for row in history] == [row["train_loss"] for row in expected]
+
+
+def test_a_resumed_run_keeps_the_dtype_that_it_began_with(monkeypatch, tmp_path, capsys):
+    def start(model, **options):
+        return train(model, IDS, VAL_IDS, BLOCK_SIZE, TrainConfig(**SETTINGS), **options)
+
+    torch.manual_seed(0)
+    whole, stopped = TinyLSTM(), TinyLSTM()
+    stopped.load_state_dict(whole.state_dict())
+    pretend_amx(monkeypatch, FAST_BFLOAT16)
+    expected = start(whole, progress=True).history
+    assert "products are computed in bfloat16" in capsys.readouterr().out
+    calls = iter([False] * 3)
+    start(stopped, out_dir=tmp_path, stop=lambda: next(calls, True), progress=False)
+    pretend_amx(monkeypatch, SLOW_BFLOAT16)
+    history = start(stopped, out_dir=tmp_path, resume="auto", progress=False).history
+    assert [row["val_loss"] for row in history] == [row["val_loss"] for row in expected]
+    assert read_header(tmp_path / "last.safetensors")["about"]["dtype"] == "bfloat16"
