@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from gptlib.checks import any_path, check_arguments, model_with_numbers, optional
+from gptlib.checks import any_path, check_arguments, model_with_numbers, optional, short
 from gptlib.tokenizer import Tokenizer, any_tokenizer
 
 OPTIMIZER = "optimizer."        # the names of the optimizer's tensors begin with this
@@ -73,7 +73,9 @@ def save_checkpoint(
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise CheckpointError(f"path={str(path)!r} should end in .safetensors")
+        raise CheckpointError(
+            f"path={str(path)!r} should end in .safetensors, such as 'gpt.safetensors'"
+        )
     model = getattr(model, "_orig_mod", model)          # the model inside torch.compile's wrapper
     if any(name.startswith(OPTIMIZER) for name in model.state_dict()):
         raise CheckpointError(
@@ -86,6 +88,21 @@ def save_checkpoint(
             "given to int8_copy"
         )
     refuse_foreign_json(path.with_suffix(".json"))
+    for name, value in about.items():
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{name}={short(value)} cannot be written, because it is not JSON ({error}): give "
+                "numbers, texts, lists and dicts"
+            ) from None
+    if tokenizer and hasattr(model, "config_dict"):
+        vocab_size = model.config_dict().get("vocab_size")
+        if vocab_size and tokenizer.vocab_size > vocab_size:
+            raise CheckpointError(
+                f"the tokenizer has {tokenizer.vocab_size} tokens, but the model knows only "
+                f"vocab_size={vocab_size}: give the tokenizer that encoded the text"
+            )
     header = {
         "model": type(model).__name__,
         "config": model.config_dict() if hasattr(model, "config_dict") else {},
@@ -119,6 +136,11 @@ def save_checkpoint(
             path.with_suffix(".json"): readable,
             path: save(tensors, {"gptlib": json.dumps(header)}),
         })
+    except (FileExistsError, NotADirectoryError):
+        raise CheckpointError(
+            f"{path} could not be written, because {path.parent} is a file or lies below a file: "
+            "name a folder"
+        ) from None
     except OSError as error:
         raise CheckpointError(
             f"{path} could not be written ({error.strerror or error}); an earlier checkpoint there "

@@ -18,7 +18,7 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, MutableMapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,6 +91,7 @@ class TrainConfig:
         check_types(self)
         for name in ("max_steps", "batch_size", "eval_interval"):
             require(getattr(self, name) >= 1, self, name, "at least 1")
+            require(getattr(self, name) < 2 ** 63, self, name, "below 2 ** 63")
         for name in ("warmup", "lr_decay", "min_lr", "weight_decay", "grad_clip", "seed"):
             require(getattr(self, name) >= 0, self, name, "at least 0")
         require(self.seed < 2 ** 63, self, "seed", "below 2 ** 63, the largest seed of PyTorch")
@@ -127,6 +128,18 @@ def check_parameters(
     """
     if not isinstance(namespace, MutableMapping):
         raise ConfigError(f"namespace={short(namespace)} should be a dict, such as globals()")
+    for config in configs:
+        if not (isinstance(config, type) and is_dataclass(config)):
+            raise ConfigError(
+                f"{short(config)} should be the class of a config, such as GPTConfig"
+            )
+    for name, kind in kinds.items():
+        is_kind = isinstance(kind, type | tuple | types.FunctionType | types.UnionType)
+        if not is_kind and typing.get_origin(kind) is not Literal:
+            raise ConfigError(
+                f"the kind of {name!r} is {short(kind)}, it should be a type, a tuple of choices, "
+                "or a function such as at_least(1)"
+            )
     declared = dict(kinds)
     for config in configs:
         hints = typing.get_type_hints(config)
@@ -195,7 +208,7 @@ def project_dir() -> Path:
 def require(holds: bool, config: Any, name: str, expected: str) -> None:
     """Raise a ConfigError about the field `name` unless the condition `holds`."""
     if not holds:
-        raise ConfigError(f"{name}={getattr(config, name)!r} should be {expected}")
+        raise ConfigError(f"{name}={short(getattr(config, name))} should be {expected}")
 
 
 def check_types(config: Any) -> None:

@@ -40,6 +40,8 @@ ROUNDING = 1e-6
 
 def infinite_or_at_least_0(name: str, value: float) -> float:
     """The kind of a temperature. An infinite one makes all tokens equally likely."""
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()
     is_infinite = isinstance(value, float) and value == math.inf
     return value if is_infinite else at_least(0.0)(name, value)
 
@@ -53,6 +55,8 @@ def prompts_kind(name: str, value: Tensor | Sequence[Tensor]) -> Tensor | list[T
 def logits_kind(name: str, value: Tensor) -> Tensor:
     """The kind of logits: floating-point numbers, (…, V)."""
     value = checked_value(name, value, Tensor)
+    if value.is_meta:
+        raise ValueError(f"{name} is on the device 'meta', where tensors have no numbers")
     if not value.is_floating_point() or value.ndim == 0 or value.shape[-1] == 0:
         raise ValueError(
             f"{name} is {value.dtype} of shape {tuple(value.shape)}, it should be floating-point "
@@ -63,8 +67,9 @@ def logits_kind(name: str, value: Tensor) -> Tensor:
 
 def stop_kind(name: str, value: str | Sequence[str] | None) -> list[str]:
     """The kind of stop strings: one string, several, or None for no stop string."""
-    strings = [value] if isinstance(value, str) else value or []
-    return list_of(str)(name, strings)
+    if value is None:
+        return []
+    return list_of(str)(name, [value] if isinstance(value, str) else value)
 
 
 # The kinds of the arguments that several functions below have.
@@ -220,6 +225,8 @@ def pick(probabilities: Tensor, numbers: Sequence[float]) -> Tensor:
     >>> pick(torch.tensor([[0.2, 0.0, 0.8], [0.2, 0.0, 0.8]]), [0.1, 0.2])
     tensor([0, 2])
     """
+    if not probabilities.shape[1]:
+        raise ValueError("probabilities has no columns, it should have one for each token")
     if len(numbers) != len(probabilities) or not all(0 <= number < 1 for number in numbers):
         raise ValueError(
             f"{len(probabilities)} rows have {len(numbers)} numbers: numbers should have one for "
@@ -361,6 +368,7 @@ def stream_text(
         stop: one or several strings. The text is cut just before the first stop string. Characters
             that may be the beginning of a stop string wait until that is decided.
     """
+    check_vocabulary(model, tokenizer)
     stops = [stop] if isinstance(stop, str) else list(stop or [])
     if "" in stops:
         raise ValueError("a stop string is empty: the text would end before it began")
@@ -373,6 +381,11 @@ def stream_text(
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     waiting = ""
     for token in tokens:
+        if token.item() >= tokenizer.vocab_size:
+            raise ValueError(
+                f"the model has drawn token {token.item()}, but the tokenizer has only "
+                f"{tokenizer.vocab_size} tokens: give the tokenizer that encoded the training text"
+            )
         # One character at a time, so that stop strings do not depend on the borders of tokens.
         for character in decoder.decode(tokenizer.token_bytes(token.item())):
             waiting += character
@@ -385,6 +398,17 @@ def stream_text(
             yield waiting[:len(waiting) - n_waiting]
             waiting = waiting[len(waiting) - n_waiting:]
     yield waiting + decoder.decode(b"", final=True)
+
+
+def check_vocabulary(model: nn.Module, tokenizer: Tokenizer) -> None:
+    """Raise a ValueError if the tokenizer has more tokens than the model knows."""
+    config = model.config_dict() if hasattr(model, "config_dict") else {}
+    vocab_size = config.get("vocab_size")
+    if vocab_size and tokenizer.vocab_size > vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, but the model knows only "
+            f"vocab_size={vocab_size}: give the tokenizer that encoded the text"
+        )
 
 
 def longest_beginning(stops: Sequence[str], text: str) -> int:

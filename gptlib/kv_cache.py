@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gptlib.checks import at_least, check_arguments, checked_value, list_of
+from gptlib.checks import at_least, check_arguments, checked_value, list_of, short
 
 
 def one_or_more_integers(name: str, value: int | Sequence[int] | Tensor) -> Tensor | int | list:
@@ -44,7 +44,13 @@ class KVCache:
         self, n_layer: int, batch_size: int, block_size: int, device: str | torch.device = "cpu"
     ):
         self.block_size = block_size
-        self.device = device
+        try:
+            self.device = torch.device(device)
+        except (RuntimeError, TypeError):
+            raise ValueError(
+                f"KVCache: device={short(device)} should be a device of PyTorch, such as 'cpu'"
+            ) from None
+        self.reader = None                      # the id of the model that has filled the cache
         self.lengths = torch.zeros(batch_size, dtype=torch.long)    # (B,), tokens in each row
         self.layers = [LayerCache(self) for _ in range(n_layer)]
 

@@ -161,6 +161,9 @@ class GPT(nn.Module):
 
     def check_cache(self, idx: Tensor, cache: KVCache) -> None:
         fits = isinstance(cache, KVCache) and len(cache.layers) == len(self.blocks)
+        # A cache that another model has filled holds other keys and values.
+        if fits and not torch.compiler.is_compiling():
+            fits = cache.reader in (None, id(self))
         if not fits or cache.block_size > self.block_size:
             raise ValueError("the cache is not one of this model: use model.new_cache(batch_size)")
         if len(cache.lengths) != len(idx):
@@ -168,6 +171,8 @@ class GPT(nn.Module):
                 f"the cache was made for {len(cache.lengths)} texts, but it gets {len(idx)}: "
                 f"use new_cache({len(idx)})"
             )
+        if not torch.compiler.is_compiling():
+            cache.reader = id(self)
 
     def new_cache(self, batch_size: int) -> KVCache:
         """Return an empty cache for `batch_size` texts of at most block_size tokens."""

@@ -51,6 +51,7 @@ class Speed:
         check_types(self)
         for name in ("step", "evaluation", "checkpoint"):
             require(getattr(self, name) >= 0, self, name, "at least 0")
+        require(self.step > 0, self, "step", "above 0")
 
 
 @dataclass(frozen=True)
@@ -405,7 +406,13 @@ def readable(number: float, unit: str = "") -> str:
 
 
 def clock(seconds: float) -> str:
-    """Return a duration: in seconds below 100 s, otherwise as days, hours, minutes and seconds."""
+    """Return a duration: in seconds below 100 s, otherwise as days, hours, minutes and seconds.
+
+    A duration of a thousand years or more is given in years.
+    """
     if seconds < 100:
         return f"{seconds:.3g} s"
+    years = seconds / timedelta(days=365.25).total_seconds()
+    if years >= 1000:
+        return f"{years:.3g} years"
     return str(timedelta(seconds=round(seconds)))

@@ -57,6 +57,8 @@ def numbers(n_dimensions: int) -> Callable:
     """Return the kind for lists, arrays and tensors of numbers with that many dimensions."""
     def check(name, value):
         try:
+            if np.iscomplexobj(value) or getattr(value, "is_complex", bool)():
+                raise TypeError("complex numbers")
             array = np.asarray(value, dtype=float)
         except (TypeError, ValueError, RuntimeError):
             raise ValueError(
@@ -83,8 +85,12 @@ def evaluation(name: str, value: dict) -> dict:
     """The kind of a row of a history, which may have a loss of nan."""
     row = dict_with("step", "train_loss", "val_loss")(name, value)
     for key in ("step", "train_loss", "val_loss"):
-        if np.asarray(row[key]).dtype.kind not in "iuf":
-            raise ValueError(f"{name}[{key!r}]={short(row[key])} should be a number")
+        needs_gradient = getattr(row[key], "requires_grad", False)
+        number = None if needs_gradient or np.ndim(row[key]) else np.asarray(row[key])
+        if number is None or number.dtype.kind not in "iuf":
+            raise ValueError(
+                f"{name}[{key!r}]={short(row[key])} should be a number, such as tensor.item()"
+            )
     return row
 
 
@@ -245,6 +251,12 @@ def plot_distribution(
         )
     if not (probabilities >= 0).all() or not np.isfinite(probabilities).all():
         raise ValueError("probabilities should be at least 0, and neither nan nor infinite")
+    # The sum of rounded numbers may be a little above 1.
+    if probabilities.sum(dtype=float) > 1.01:
+        raise ValueError(
+            f"the sum of probabilities is {probabilities.sum(dtype=float):.4g}, it should be at "
+            "most 1: use logits.softmax(-1), or divide counts by their sum"
+        )
     order = np.argsort(-probabilities, kind="stable")[:most]
     # Bars stand at numbers, not at labels, since two tokens may have the same label.
     bars = axes.bar(range(len(order)), probabilities[order], color=color)

@@ -47,6 +47,10 @@ class TrainResult:
     @property
     def best(self) -> dict:
         """The evaluation with the lowest validation loss."""
+        if not self.history:
+            raise ValueError(
+                "the run has no evaluation: it was interrupted before the first one, so train again"
+            )
         return min(self.history, key=lambda row: row["val_loss"])
 
 
@@ -74,6 +78,10 @@ class Run:
     ):
         if resume not in RESUME:
             raise ConfigError(f"resume={resume!r} should be one of {', '.join(map(repr, RESUME))}")
+        if out_dir is None and resume != "never":
+            raise ConfigError(
+                f"resume={resume!r} needs the folder of the run: give out_dir, such as 'runs/gpt'"
+            )
         self.model, self.optimizer, self.config = model, optimizer, config
         self.identity, self.tokens_per_step = identity, tokens_per_step
         self.tokenizer = tokenizer

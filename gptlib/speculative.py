@@ -180,7 +180,10 @@ def check_models(model: nn.Module, draft: nn.Module, idx: Tensor) -> None:
             f"idx has shape {tuple(idx.shape)}, it should be one text with at least one token, "
             "(1, T)"
         )
-    draft_size, size = draft(idx[:, -1:]).shape[-1], model.config.vocab_size
+    draft_logits = draft(idx[:, -1:])
+    draft_size, size = draft_logits.shape[-1], model.config.vocab_size
+    if draft_logits.isnan().any():
+        raise ValueError("the draft's logits have nan: has its training diverged?")
     if draft_size != size:
         raise ValueError(
             f"the draft has {draft_size} tokens in its vocabulary, and the model has {size}: both "

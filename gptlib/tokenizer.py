@@ -53,7 +53,7 @@ class Tokenizer(Protocol):
 
 def characters(name: str, value: Iterable[str]) -> Iterable[str]:
     """The kind of an alphabet: a text, or a list of single characters."""
-    if isinstance(value, bytes):
+    if isinstance(value, bytes) or not hasattr(value, "__iter__"):
         raise wrong_type(name, value, "str or a list of str")
     value = value if isinstance(value, str) else list_of(str)(name, value)
     for character in value:

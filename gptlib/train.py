@@ -226,7 +226,8 @@ def evaluate_batches(model: nn.Module, batches: Iterable[Batch]) -> tuple[float,
             n_targets += (y != NO_TARGET).sum().item()
     if n_targets == 0:
         raise DataError(
-            f"the validation batches have no targets, because all of them are {NO_TARGET}"
+            "the validation batches have no targets: give at least one batch, with targets that "
+            f"are not {NO_TARGET}"
         )
     return loss / n_targets, hits / n_targets
 
@@ -409,6 +410,12 @@ def make_batches(
 
     def given_batch(step: int) -> Batch:
         batch = batch_kind(f"the batch of step {step + 1}", train_ids(step))
+        B, T = batch[0].shape
+        if B == 0 or T != block_size:
+            raise DataError(
+                f"step {step + 1}: the batch has the shape {(B, T)}, it should have at least one "
+                f"row, and block_size={block_size} tokens in each"
+            )
         if (batch[1] == NO_TARGET).all():
             raise DataError(
                 f"step {step + 1}: the batch has no targets, because all of them are {NO_TARGET}"

@@ -38,6 +38,7 @@ from gptlib import (
     load_model,
     make_model,
     make_tokenizer,
+    optimizers,
     save_checkpoint,
     split,
     stream_text,
@@ -50,14 +51,18 @@ from gptlib.bpe.build import load_tokenizer, save_tokenizer
 from gptlib.bpe.words import compile_pattern
 from gptlib.checkpoint import load_optimizer, load_weights, read_header
 from gptlib.checks import check_arguments, checked_value
+from gptlib.classroom.grade import grade
 from gptlib.classroom.leaderboard import code_hash, leaderboard, read_results, save_result
 from gptlib.classroom.measured import Measurement, finding, ranking, summary
+from gptlib.config import check_parameters
 from gptlib.corpora import Corpus, courier, floor, theatre
+from gptlib.corpora.courier_text import CourierTokenizer, answer_probabilities
 from gptlib.data import check_length, document_mask, fixed_windows
 from gptlib.generate import generate_tokens, next_token_probabilities, pick
 from gptlib.kv_cache import KVCache
 from gptlib.model import causality_gap, evaluating
-from gptlib.plan import Speed, calibrate, plan_run
+from gptlib.optimizers import Muon, orthogonalize
+from gptlib.plan import Speed, calibrate, clock, plan_run
 from gptlib.plot import (
     mark_baselines,
     mark_level,
@@ -71,12 +76,14 @@ from gptlib.plot import (
     show_drawing,
     visible,
 )
+from gptlib.run import TrainResult
 from gptlib.speculative import generate_speculative
 from gptlib.tokenizer import checked_ids, default_prompt, fingerprint, unknown_share
 from gptlib.train import evaluate_batches, learning_rate, make_optimizer, text_windows
 from gptlib.variants.build import model_from_header
 from gptlib.variants.config import VariantConfig
 from gptlib.variants.context_rolling import RollingGPT, token_losses
+from gptlib.variants.modern import rotate
 from gptlib.variants.quantize import int8_copy, round_to_int8
 from gptlib.widgets import (
     AttentionExplorer,
@@ -90,6 +97,9 @@ from gptlib.widgets import (
     attention_weights,
     find_checkpoints,
 )
+from gptlib.widgets.bigram_row import row_probabilities
+from gptlib.widgets.distance_weights import with_distance_weights
+from gptlib.widgets.panel import get_model
 
 LIBRARY = Path(gptlib.__file__).parent
 # Words that Python, torch and numpy use, and that a reader should not meet.
@@ -200,7 +210,8 @@ refuses(VariantConfig, {"vocab_size": 65}, window=NOT_1, n_memory=NOT_1,
         memory=[("all", "one of 'attention'"), (None, "one of 'attention'")])
 
 refuses(CharTokenizer, {"alphabet": "abc"},
-        alphabet=[(None, "it should be a list"), (5, "it should be a list"), ("", "is empty"),
+        alphabet=[(None, "it should be str or a list"), (5, "it should be str or a list"),
+                  ("", "is empty"),
                   (b"ab", "it should be str or a list of str"),
                   (["ab", "c"], "each entry should be one character"),
                   ([1, 2], "alphabet[0]=1 is int, it should be str")])
@@ -343,7 +354,8 @@ refuses(stream_text, TEXT, **SAMPLING, seed=MAYBE_0,
               ([None], "stop[0]=None is NoneType")])
 case("a prompt of other characters", lambda: generate_text(MODEL, TOKENIZER, "x"), "'x'")
 case("a tokenizer with more ids than the model",
-     lambda: generate_text(MODEL, CharTokenizer("abcdefgh"), "h"), "the model knows 0 … 4")
+     lambda: generate_text(MODEL, CharTokenizer("abcdefgh"), "h"),
+     "the tokenizer has 8 tokens", "vocab_size=5")
 
 # Training, of at most one step
 RUN = {"model": Bigram(5), "train_ids": IDS, "val_ids": IDS, "block_size": 4, "config": TRAINING,
@@ -465,7 +477,8 @@ BPE = BPETokenizer.train("low lower lowest", 259)
 SPECIAL = BPETokenizer((), special_tokens={"<|end|>": 256})
 refuses(BPETokenizer().add_merge, {"left": 97, "right": 98}, left=NOT_0, right=NOT_0)
 refuses(BPETokenizer.train, {"text": "low lower lowest", "vocab_size": 257}, pattern=NOT_TEXT,
-        text=[(None, "it should be a list"), (b"low", "should be str or a list"), (5, "be a list"),
+        text=[(None, "it should be str or a list"), (b"low", "should be str or a list"),
+              (5, "it should be str or a list"), ({"low": 5}, "it should be str or a list"),
               ([b"low"], "a part of text=b'low' is bytes"), ([5], "a part of text=5 is int")],
         vocab_size=[*NOT_1, (255, "at least 256"), (9999, "is too large for this text")],
         special_tokens=[("<|end|>", "'<|end|>' is str, it should be a list"), (None, "should be a"),
@@ -777,7 +790,7 @@ refuses(calibrate, {"config": CONFIG, "train_config": TRAINING, "train_ids": IDS
 case("a result with an array", lambda: save_result(**RESULT, seeds=np.array([1])), "JSON")
 case("a result with '5' tokens", lambda: save_result(**RESULT, val_tokens="5"), "val_tokens='5'")
 case("a result in a file", lambda: save_result(**RESULT | {"out_dir": "RANKS_FILE"}),
-     "RANKS_FILE", "cannot be written (")
+     "out_dir='RANKS_FILE' should be a folder")
 case("a result with a long name", lambda: save_result(**RESULT | {"model": "m" * 300}),
      "cannot be written (File name too long)")
 case("a table with words", lambda: leaderboard([dict.fromkeys(TABLE_ROW, "a")]), "parameters='a'")
@@ -888,7 +901,8 @@ case("a tokenizer called by its text", lambda: make_tokenizer("to be " * 99, "ch
      "unknown tokenizer 'to be")
 case("labels of bars", lambda: plot_distribution(**BARS | {"labels": ["a"]}), "a label for each")
 for changed, fragment in (
-    ({"bytes": "abc"}, "every byte"), ({"bytes": 5}, "bytes=5 should be the characters"),
+    ({"bytes": "abc"}, "bytes='abc' should be the characters"),
+    ({"bytes": 5}, "bytes=5 should be the characters"),
     ({"merges": ["lo w"]}, "merges[0]='lo w' should be two tokens"),
     ({"merges": "l o"}, "saved['merges']='l o' is str, it should be a list"),
 ):
@@ -927,6 +941,133 @@ good("merges as lists", lambda: simple.merge([1, 2], [1, 2], 256) == [256] or 1 
 good("a single linear layer", lambda: int8_copy(nn.Linear(4, 4)).scale)
 good("an optimizer's class", lambda: train(**RUN | {
     "optimizer": lambda model, config: torch.optim.SGD(model.parameters(), lr=0.1)}))
+
+
+# Models, tokenizers, caches and corpora that do not belong together
+LARGER = CharTokenizer("abcdefgh")
+OTHER = GPT(CONFIG)
+
+
+def read_on(first, second, n_texts=1):
+    """Let `second` read on in a cache that `first` has filled."""
+    cache = first.new_cache(n_texts)
+    first(IDS[None, :3], cache)
+    return second(IDS[None, 3:5], cache)
+
+
+good("a cache of the same model", lambda: read_on(MODEL, MODEL))
+case("a cache that another model has filled", lambda: read_on(MODEL, OTHER), "not one of this mod")
+case("a cache that another rolling model has filled",
+     lambda: read_on(ROLLING, RollingGPT(ROLLING_CONFIG)), "the cache is not one of this model")
+case("a tokenizer with fewer ids than the model",
+     lambda: generate_text(MODEL, CharTokenizer("a"), "a", 100, seed=0),
+     "the model has drawn token", "the tokenizer has only 1 tokens")
+case("a checkpoint with a tokenizer of more ids",
+     lambda: save_checkpoint("m.safetensors", MODEL, LARGER), "the tokenizer has 8 tokens")
+WIDER = GPT(GPTConfig(vocab_size=49, block_size=32, n_layer=1, n_head=2, n_embd=8))
+case("a model with more tokens than the courier",
+     lambda: courier.courier_losses(WIDER, COURIER, LETTER), "the model has 49 tokens")
+case("answers of a model with more tokens than the courier",
+     lambda: answer_probabilities(WIDER, COURIER, LETTER[0]), "the model has 49 tokens")
+case("a courier with 27 facts as text",
+     lambda: CourierTokenizer(courier.Courier(n_facts=27, body=54)), "n_facts=27", "at most 26")
+refuses(CourierTokenizer.from_dict, {"saved": {"courier": {"n_facts": 1}}},
+        saved=[({}, "should have the key 'courier'"), ({"courier": {"n": 1}}, "the options of a"),
+               ({"courier": 3}, "options of a Courier")])
+case("a seed of the courier that is too large", lambda: next(COURIER.stream(1, 2 ** 70)), "2 ** 63")
+case("a table with two corpora", lambda: leaderboard(
+     [TABLE_ROW, TABLE_ROW | {"corpus": "other", "corpus_sha256": "other"}]), "2 different corpora")
+case("a file in place of the folder of all runs", lambda: read_results("RANKS_FILE"),
+     "should be the folder above the folders of the chapters")
+for name in ("bits_per_character", "bits_per_byte", "corpus_sha256"):
+    case(f"a result with its own {name}", lambda name=name: save_result(**RESULT | {name: 1}), name,
+         "computed from the other arguments")
+case("a result in no folder", lambda: save_result(**RESULT | {"out_dir": ""}), "out_dir=''")
+case("a result with half a surrogate pair", lambda: save_result(**RESULT | {"val_text": "\ud800"}),
+     "half a surrogate pair")
+
+# Values that were taken without a word, or refused with an error of Python, numpy or PyTorch
+case("merges with ids of their own", lambda: BPETokenizer({(97, 98): 500}), "500", "256 is the")
+case("a simple pattern that skips a character", lambda: simple.train("abc", 1, "a"), "skips", "'b'")
+case("a simple pattern that is wrong", lambda: simple.split_into_bytes("abc", "("), "not a regular")
+good("a simple pattern with groups", lambda: simple.split_into_bytes("ab", "(a)(b)"))
+case("a special token with the id of a rank", lambda: exchange.load_tiktoken(
+     "RANKS_FILE", special_tokens={"<|end|>": 257}), "'<|end|>' has the id 257", "such as 259")
+case("a checkpoint as a tokenizer", lambda: load_tokenizer("CHECKPOINT/best.safetensors"),
+     "it is not utf-8 text")
+refuses(round_to_int8, {"weight": torch.ones(2, 2)}, weight=[
+    (torch.tensor([[NAN, 1.0]]), "neither nan nor infinity"),
+    (torch.tensor([[INF, 1.0]]), "neither nan nor infinity"),
+    (torch.ones(2, 0), "at least one number in each row")])
+case("logits as probabilities", lambda: plot_distribution(axes(), [5.0, 7.0], ["a", "b"]),
+     "the sum of probabilities is 12", "logits.softmax(-1)")
+ROW = {"step": 1, "train_loss": 1.0, "val_loss": 1.0}
+for loss in ([1, 2], torch.ones((), requires_grad=True)):
+    case(f"a loss {loss}", lambda loss=loss: plot_loss(axes(), [ROW | {"train_loss": loss}], 65),
+         "history[0]['train_loss']=", "should be a number")
+case("a matrix of complex numbers", lambda: plot_matrix(
+     axes(), torch.ones(2, 2, dtype=torch.cfloat), [], [], "x", "y"), "should be numbers")
+for resume in ("auto", "restart"):
+    case(f"resume={resume} without a folder",
+         lambda resume=resume: train(**RUN | {"resume": resume}),
+         f"resume='{resume}' needs the folder")
+for shape in ((2, 3), (0, 4), (2, 0)):
+    case(f"batches of shape {shape}", lambda shape=shape: train(**RUN | {
+         "train_ids": lambda step: [torch.zeros(shape, dtype=torch.long)] * 2}), f"shape {shape}")
+case("no validation batches", lambda: evaluate_batches(MODEL, []), "give at least one batch")
+case("the best evaluation of none", lambda: TrainResult().best, "interrupted before the first one")
+refuses(Muon, {"groups": [nn.Parameter(torch.ones(2, 2))]}, lr=[*NOT_FLOAT, (-1.0, "at least 0")],
+        betas=[(0.9, "it should be a list"), ([0.9], "two numbers"), ((0.9, 1.0), "below 1")])
+refuses(orthogonalize, {"matrices": torch.ones(2, 2)}, matrices=[
+    (torch.ones(2), "of shape (2,)"), (torch.ones(2, 2).long(), "torch.int64 of shape (2, 2)")])
+refuses(optimizers.make_optimizer, {"model": MODEL, "config": TRAINING}, model=NOT_TRAINABLE,
+        config=NOT_TRAINING)
+case("three channels to rotate", lambda: rotate(torch.ones(1, 1, 2, 3), IDS[None, :2]), "3 chan")
+refuses(row_probabilities, {"counts": torch.ones(2), "smoothing": 0.0},
+        counts=[(torch.tensor([1.0, -1.0]), "at least 0"),
+                (torch.tensor([NAN, 1.0]), "at least 0")])
+for kind in ("int", 5, None, [1, 2]):
+    case(f"the kind {kind!r} of a parameter", lambda kind=kind: check_parameters({"n": 3}, n=kind),
+         f"the kind of 'n' is {kind!r}, it should be a type")
+for config in ("GPTConfig", CONFIG, int):
+    case(f"{config!r} as the class of a config".split("(")[0],
+         lambda config=config: check_parameters({}, config), "should be the class of a config")
+case("400 digits", lambda: GPTConfig(vocab_size=10 ** 400), "vocab_size=1000", "below 2 ** 63")
+case("2 ** 63 steps", lambda: TrainConfig(max_steps=2 ** 63), "should be below 2 ** 63")
+case("a device that does not exist", lambda: KVCache(1, 1, 4, device="gpu9"), "device='gpu9'")
+good("an infinite temperature of numpy", lambda: generate(
+     MODEL, IDS[None, :3], 1, temperature=np.float32(INF)))
+case("logits without numbers", lambda: next_token_probabilities(torch.ones(3, device="meta")),
+     "meta")
+case("probabilities of no token", lambda: pick(torch.ones(1, 0), [0.5]), "no columns")
+case("a stop string 0", lambda: generate_text(MODEL, TOKENIZER, "a", 3, stop=0), "stop=0 is int")
+case("a tensor in a checkpoint", lambda: save_checkpoint("m.safetensors", MODEL, step=IDS),
+     "step=tensor(", "is not JSON")
+case("a checkpoint below a file", lambda: save_checkpoint("RANKS_FILE/m.safetensors", MODEL),
+     "RANKS_FILE is a file")
+case("a checkpoint without a name", lambda: save_checkpoint(".safetensors", MODEL),
+     "such as 'gpt.safetensors'")
+case("a corpus that is not a text", lambda: Corpus("a", 3, "b"), "text=3 is int, it should be str")
+case("a report for many parameters", lambda: Corpus("a", "b", "c").report("many"),
+     "parameters='many'")
+case("a step that takes no time", lambda: Speed(0, 1), "step=0.0 should be above 0")
+good("a very long run", lambda: clock(1e15) + clock(INF))
+MEASUREMENT = Measurement(Path(gptlib.__file__).parents[1] / "benchmarks/time_weighting.json")
+case("losses of an unknown attention", lambda: MEASUREMENT.losses("linear"), "one of 'plain'")
+refuses(MEASUREMENT.at_equal_time, {"attention": "toeplitz"},
+        cost_error=[*NOT_FLOAT, (-1.0, "should be above -1")])
+case("a number of a folder to grade", lambda: grade(5), "folder=5 is int, it should be str or Path")
+case("a checkpoint without a tokenizer", lambda: get_model({"a": "CHECKPOINT"}, "a"),
+     "was saved without a tokenizer")
+TOEPLITZ = make_model(VariantConfig(vocab_size=5, block_size=8, n_layer=1, n_head=2, n_embd=8,
+                                    attention="toeplitz"))
+refuses(with_distance_weights, {"model": TOEPLITZ, "weights": torch.ones(3)},
+        model=[(MODEL, "has no weights by distance")], layer=[(5, "layer=5 should be below 1")],
+        head=[(9, "head=9 should be below 2")], weights=[(torch.ones(30), "at most 8")])
+NAN_DRAFT = Bigram(5)
+NAN_DRAFT.table.weight.data.fill_(NAN)
+case("a draft that has diverged", lambda: generate_speculative(MODEL, NAN_DRAFT, IDS[None, :3], 2),
+     "the draft's logits have nan")
 
 
 # The tests ----------------------------------------------------------------------------------------

@@ -83,8 +83,11 @@ def load_tokenizer(saved: str | Path | dict) -> Tokenizer:
         else:
             content = json.loads(read_file(Path(saved)).decode("utf-8-sig"))
         tokenizer_class = classes[content["class"]]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError,
-            RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise TokenizerError(
+            f"{saved} contains no tokenizer: it is not utf-8 text (see byte {error.start})"
+        ) from None
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         source = "the dict" if isinstance(saved, dict) else str(saved)
         raise TokenizerError(
             f"{source} describes no tokenizer of this library ({type(error).__name__}); "

@@ -74,6 +74,12 @@ def from_ranks(ranks: dict[bytes, int], pattern: str,
     first_ranks = [ranks[token] for token in single_bytes]
     if first_ranks != list(range(256)) or any(len(token) != 1 for token in single_bytes):
         raise TokenizerError("the ranks 0 to 255 should be those of the 256 bytes")
+    for name, i in (special_tokens or {}).items():
+        if i in ranks.values():
+            raise TokenizerError(
+                f"special token {name!r} has the id {i}, which is the rank of another token: give "
+                f"it an id of its own, such as {max(ranks.values()) + 1}"
+            )
     tokenizer = BPETokenizer((), pattern, special_tokens, b"".join(single_bytes))
     for token in longer_tokens:
         pair = tokenizer.encode_word(token)

@@ -13,7 +13,7 @@ import codecs
 import heapq
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Self
@@ -50,13 +50,13 @@ CACHED_LENGTH = 64
 REMOVED = -1
 
 
-def pairs_of_ids(name: str, value: Iterable) -> list[tuple[int, int]]:
-    """The kind of merges: a list of pairs of ids."""
+def pairs_of_ids(name: str, value: Iterable) -> list[tuple[int, int]] | dict:
+    """The kind of merges: a list of pairs of ids, or a dict {pair: new id}."""
     pairs = list_of(list_of(int))(name, value)
     for i, pair in enumerate(pairs):
         if len(pair) != 2:
             raise ValueError(f"{name}[{i}]={pair} should be a pair of ids")
-    return pairs
+    return dict_of(tuple, int)(name, value) if isinstance(value, Mapping) else pairs
 
 
 def order_of_bytes(name: str, value: Sequence[int]) -> list[int]:
@@ -66,9 +66,10 @@ def order_of_bytes(name: str, value: Sequence[int]) -> list[int]:
 
 def text_or_texts(name: str, value: str | Iterable[str]) -> str | Iterable[str]:
     """The kind of a training text: one text, or several of them."""
-    if isinstance(value, bytes):
+    is_text = isinstance(value, str)
+    if isinstance(value, bytes | Mapping) or not is_text and not hasattr(value, "__iter__"):
         raise wrong_type(name, value, "str or a list of str")
-    return value if isinstance(value, str) else several(name, value)
+    return value if is_text else several(name, value)
 
 
 def names_or_all(name: str, value: Iterable[str] | Literal["all"]) -> list[str] | Literal["all"]:
@@ -133,7 +134,12 @@ class BPETokenizer:
         # {word: ids}
         self._cache: dict[str, list[int]] = {}
         for left, right in merges:
-            self.add_merge(left, right)
+            new_id = self.add_merge(left, right)
+            if isinstance(merges, dict) and merges[left, right] != new_id:
+                raise TokenizerError(
+                    f"merges gives the pair {left, right} the id {merges[left, right]}, but "
+                    f"{new_id} is the next free id"
+                )
 
     @check_arguments(TokenizerError, left=at_least(0), right=at_least(0))
     def add_merge(self, left: int, right: int) -> int:
@@ -362,6 +368,8 @@ class BPETokenizer:
         """Return the tokenizer that `to_dict` described."""
         try:
             byte_order = [CHARACTER_TO_BYTE[character] for character in saved["bytes"]]
+            if sorted(byte_order) != list(range(256)):
+                raise KeyError("bytes")
         except (KeyError, TypeError):
             raise TokenizerError(
                 f"bytes={short(saved['bytes'])} should be the characters that stand for the 256 "

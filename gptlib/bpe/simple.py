@@ -27,9 +27,13 @@ the same merges and the same tokens in much less time.
 from collections import Counter
 from itertools import pairwise
 
-import regex
-
-from gptlib.bpe.words import GPT4_PATTERN, unicode_text, word_pattern
+from gptlib.bpe.words import (
+    GPT4_PATTERN,
+    compile_pattern,
+    split_words,
+    unicode_text,
+    word_pattern,
+)
 from gptlib.checks import at_least, check_arguments, dict_of, short
 from gptlib.tokenizer import checked_ids
 
@@ -56,7 +60,8 @@ def split_into_bytes(text: str, pattern: str) -> list[list[int]]:
     >>> split_into_bytes("to be", GPT4_PATTERN)
     [[116, 111], [32, 98, 101]]
     """
-    return [list(word.encode("utf-8")) for word in regex.findall(pattern, text)]
+    words = split_words(compile_pattern(pattern), text)
+    return [list(word.encode("utf-8")) for word in words]
 
 
 def count_pairs(words: list[list[int]]) -> Counter:

@@ -29,6 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gptlib.checks import any_path
 from gptlib.classroom.grading_process import (
     MISSING,
     NOT_ATTEMPTED,
@@ -83,7 +84,7 @@ def grade(folder: Path, seconds: float = 10.0, memory: int = 1024,
         ConfigError: a limit is too small or too large.
         ValueError: `folder` is a file of another kind.
     """
-    folder = Path(folder)
+    folder = Path(any_path("folder", folder))
     seconds = checked_value("seconds", seconds, above(0.0))
     if seconds > MAX_SECONDS:
         raise ConfigError(f"seconds={seconds!r} should be at most {MAX_SECONDS}")

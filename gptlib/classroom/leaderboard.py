@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import re
 import tokenize
 from pathlib import Path
@@ -24,7 +25,7 @@ from gptlib.checks import (
     short,
 )
 from gptlib.corpora import Corpus
-from gptlib.tokenizer import LowercaseTokenizer
+from gptlib.tokenizer import LowercaseTokenizer, check_surrogates
 
 # The files that decide what a training run computes.
 TRAINING_FILES = (
@@ -55,9 +56,10 @@ def result_row(name: str, value: dict) -> dict:
 
 
 def some_text(name: str, value: str) -> str:
-    """The kind of a text that is not empty."""
+    """The kind of a text that is not empty, and that utf-8 can encode."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"{name}={short(value)} should be a text of at least one character")
+    check_surrogates(value)
     return value
 
 
@@ -83,6 +85,8 @@ def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: in
     Raises:
         ValueError: a value is wrong or is not JSON, or the file cannot be written.
     """
+    if out_dir == "":
+        raise ValueError("out_dir='' should name a folder, such as 'runs/gpt'")
     n_tokens = checked_value("val_tokens", more.get("val_tokens", len(val_text)), at_least(1))
     nats = val_loss * n_tokens
     unknown = LowercaseTokenizer.UNKNOWN
@@ -92,6 +96,9 @@ def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: in
            "bits_per_character": None if has_lost else nats * BITS / len(val_text),
            "bits_per_byte": None if has_lost else nats * BITS / len(val_text.encode("utf-8")),
            "vocab_size": vocab_size, "corpus": corpus.name, "corpus_sha256": corpus.sha256, **more}
+    for name in more:
+        if name in ("bits_per_character", "bits_per_byte", "corpus_sha256"):
+            raise ValueError(f"{name} is computed from the other arguments: leave it out")
     path = Path(out_dir) / f"result-{model.replace(' ', '-')}.json"
     try:
         content = json.dumps(row, indent=1).encode("utf-8")
@@ -100,6 +107,10 @@ def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: in
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically({path: content})
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(
+            f"out_dir={str(out_dir)!r} should be a folder, but it is a file or lies below a file"
+        ) from None
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror or error})") from None
     return row
@@ -111,7 +122,15 @@ def read_results(runs: str | Path, corpus: Corpus | None = None) -> list[dict]:
 
     Args:
         corpus: return only the results on this corpus.
+
+    Raises:
+        ValueError: a file holds no result, or `runs` is a file or the folder of a single chapter.
     """
+    if os.path.isfile(runs) or any(Path(runs).glob("result-*.json")):
+        raise ValueError(
+            f"runs={str(runs)!r} should be the folder above the folders of the chapters, such as "
+            "'runs'"
+        )
     paths = sorted(Path(runs).glob("*/result-*.json"))
     rows = [read_row(path) for path in paths]
     rows = [row for row in rows if corpus is None or row["corpus_sha256"] == corpus.sha256]
@@ -135,9 +154,18 @@ def leaderboard(rows: list[dict]) -> str:
 
     Its losses are in nats per character. The first row shows the loss of guessing: if all V
     characters get the same probability, the loss is ln V.
+
+    Raises:
+        ValueError: the rows come from different corpora, so their losses cannot be compared.
     """
     if not rows:
         return "no results yet: run the chapters, or `make course`"
+    corpora = {row["corpus_sha256"]: row["corpus"] for row in rows}
+    if len(corpora) > 1:
+        raise ValueError(
+            f"the rows come from {len(corpora)} different corpora ({', '.join(corpora.values())}): "
+            "give rows of one corpus, such as read_results(runs, corpus)"
+        )
     # Models with longer tokens have a larger vocabulary. The smallest one counts the characters.
     uniform = math.log(min(row["vocab_size"] for row in rows))
     title = _columns("chapter", "model", "parameters", "seconds", "val loss", "bits/char",

@@ -79,6 +79,9 @@ class Measurement:
                "steps": self.steps if steps is None else steps, "corpus": corpus}
         runs = [run for run in self.results["runs"] if arm.items() <= run.items()]
         if not runs:
+            for name, value in arm.items():
+                known = tuple(dict.fromkeys(run[name] for run in self.results["runs"]))
+                checked_value(name, value, known)
             raise ValueError(f"the measurement has no run with {arm}")
         return sorted(runs, key=lambda run: run["seed"])
 
@@ -128,6 +131,7 @@ class Measurement:
         long = self.losses("plain", *group, steps=self.long_steps)
         return short + fraction * (long - short)
 
+    @check_arguments(cost_error=above(-1.0))
     def at_equal_time(
         self,
         attention: str,

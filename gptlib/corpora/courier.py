@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gptlib.checks import at_least, check_arguments, function, optional, tokens, trainable
+from gptlib.checks import at_least, check_arguments, function, optional, short, tokens, trainable
 from gptlib.config import TrainConfig, check_types, require
 from gptlib.data import check_ids
 from gptlib.model import evaluating
@@ -27,6 +27,14 @@ from gptlib.train import NO_TARGET, train
 from gptlib.variants.context_rolling import token_losses
 
 TEST_SEED = 2 ** 32         # texts for measurements come from this seed, texts for training do not
+
+
+def torch_seed(name: str, value: int) -> int:
+    """The kind of a seed of PyTorch."""
+    value = at_least(0)(name, value)
+    if value >= 2 ** 63:
+        raise ValueError(f"{name}={short(value)} should be below 2 ** 63")
+    return value
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ class Courier:
             x[:, k, 1] = told.gather(1, asked[:, k, None])[:, 0]
         return x.flatten(1)
 
-    @check_arguments(B=at_least(1), seed=at_least(0))
+    @check_arguments(B=at_least(1), seed=torch_seed)
     def stream(self, B: int, seed: int) -> Iterator[Tensor]:
         """Yield batches of B texts without end. The same seed gives the same texts."""
         generator = torch.Generator().manual_seed(seed)
@@ -112,7 +120,7 @@ class Courier:
             )
         names = [str(value) for value in range(self.n_values)] + ["."]
         for sign in "=?!"[:1 + self.lags]:
-            names += [chr(ord("a") + i) + sign for i in range(self.n_facts)]
+            names += [letter + sign for letter in fact_letters(self)]
         windows = text.view(self.n_windows, -1).tolist()
         return " | ".join(" ".join(names[token] for token in window) for window in windows)
 
@@ -143,6 +151,26 @@ class Courier:
         return {reader: (places + values + answer) / n_tokens for reader, answer in answers.items()}
 
 
+def fact_letters(courier: Courier) -> list[str]:
+    """Return a letter for each fact. Raise a ValueError if there are not enough letters."""
+    if courier.n_facts > 26:
+        raise ValueError(
+            f"n_facts={courier.n_facts} should be at most 26, because each fact needs a letter"
+        )
+    return [chr(ord("a") + i) for i in range(courier.n_facts)]
+
+
+def check_reader(courier: Courier, model: nn.Module) -> None:
+    """Raise a ValueError if the model has more tokens than the courier."""
+    config = model.config_dict() if hasattr(model, "config_dict") else {}
+    vocab_size = config.get("vocab_size", 0)
+    if vocab_size > courier.vocab_size:
+        raise ValueError(
+            f"the model has {vocab_size} tokens in its vocabulary, and the courier has "
+            f"{courier.vocab_size}: give a model with vocab_size=courier.vocab_size"
+        )
+
+
 def check_texts(courier: Courier, x: Tensor) -> None:
     """Raise a ValueError unless `x`, (B, T), are whole texts of this courier."""
     check_ids(x, courier.vocab_size)
@@ -160,6 +188,7 @@ COURIER_KINDS = {"model": nn.Module, "courier": Courier}
 def courier_losses(model: nn.Module, courier: Courier, x: Tensor, **how) -> Tensor:
     """Return the loss of each token in nats, (B, n_windows, window - 1), without the questions."""
     check_texts(courier, x)
+    check_reader(courier, model)
     losses = token_losses(model, x, **how)                              # (B, T - 1)
     losses = nn.functional.pad(losses, (1, 0))                          # (B, T)
     return losses.view(len(x), courier.n_windows, courier.window)[:, :, 1:]

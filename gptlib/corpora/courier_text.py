@@ -14,8 +14,8 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from gptlib.checks import check_arguments, function, list_of, optional, tokens
-from gptlib.corpora.courier import Courier
+from gptlib.checks import check_arguments, dict_with, function, list_of, optional, short, tokens
+from gptlib.corpora.courier import Courier, check_reader, fact_letters
 from gptlib.model import evaluating
 from gptlib.tokenizer import TokenizerError, checked_ids
 
@@ -31,7 +31,7 @@ class CourierTokenizer:
     @check_arguments(TokenizerError, courier=Courier)
     def __init__(self, courier: Courier):
         self.courier = courier
-        letters = [chr(ord("a") + i) for i in range(courier.n_facts)]
+        letters = fact_letters(courier)
         self.signs = [str(value) for value in range(courier.n_values)] + ["."]
         for end in "=?!"[:1 + courier.lags]:
             self.signs += [letter + end for letter in letters]
@@ -66,8 +66,14 @@ class CourierTokenizer:
         return {"class": "CourierTokenizer", "courier": asdict(self.courier)}
 
     @classmethod
+    @check_arguments(TokenizerError, saved=dict_with("courier"))
     def from_dict(cls, saved: dict) -> "CourierTokenizer":
-        return cls(Courier(**saved["courier"]))
+        try:
+            return cls(Courier(**saved["courier"]))
+        except TypeError:
+            raise TokenizerError(
+                f"saved['courier']={short(saved['courier'])} should be the options of a Courier"
+            ) from None
 
 
 @check_arguments(courier=Courier, facts=list_of(int), lag=(1, 2))
@@ -117,6 +123,7 @@ def answer_probabilities(
     Args:
         edit: changes each context on its way to the next window (see `RollingGPT.forward`).
     """
+    check_reader(courier, model)
     how = {"edit": edit} if edit else {}
     with evaluating(model):
         logits = model(text[None], **how)[0, -1]            # (V,)

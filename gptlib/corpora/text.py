@@ -27,7 +27,8 @@ from pathlib import Path
 import pooch
 import requests
 
-from gptlib.config import did_you_mean, project_dir
+from gptlib.checks import at_least, check_arguments, optional
+from gptlib.config import check_types, did_you_mean, project_dir
 from gptlib.corpora.theatre import generate
 from gptlib.data import DataError
 from gptlib.tokenizer import TokenizerError, check_surrogates
@@ -77,11 +78,15 @@ class Corpus:
     text: str
     source: str
 
+    def __post_init__(self):
+        check_types(self)
+
     @property
     def sha256(self) -> str:
         """Return the sha256 of the text in utf-8, as 64 hexadecimal digits."""
         return hashlib.sha256(self.text.encode("utf-8")).hexdigest()
 
+    @check_arguments(parameters=optional(at_least(0)))
     def report(self, parameters: int | None = None) -> str:
         """Describe the text in three lines: its length, its alphabet and its repeated lines.
 

@@ -13,12 +13,13 @@ Embeddings, the output layer, norms and biases stay with AdamW.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from gptlib.checks import at_least, check_arguments, trainable
+from gptlib.checks import at_least, check_arguments, checked_value, list_of, short, trainable
 from gptlib.config import TrainConfig
 
 # The learning rates of the parts, as multiples of config.learning_rate.
@@ -27,7 +28,26 @@ OTHER_SCALE = 0.15
 MOMENTUM = 0.95
 
 
-@check_arguments(matrices=Tensor, steps=at_least(1))
+def matrices_kind(name: str, value: Tensor) -> Tensor:
+    """The kind of matrices: floating-point numbers, (…, m, n)."""
+    value = checked_value(name, value, Tensor)
+    if value.ndim < 2 or not value.is_floating_point():
+        raise ValueError(
+            f"{name} is {value.dtype} of shape {tuple(value.shape)}, it should be floating-point "
+            "numbers of shape (…, m, n)"
+        )
+    return value
+
+
+def two_betas(name: str, value: Sequence[float]) -> tuple[float, float]:
+    """The kind of AdamW's betas: two numbers, at least 0 and below 1."""
+    betas = list_of(at_least(0.0))(name, value)
+    if len(betas) != 2 or max(betas) >= 1:
+        raise ValueError(f"{name}={short(value)} should be two numbers, at least 0 and below 1")
+    return tuple(betas)
+
+
+@check_arguments(matrices=matrices_kind, steps=at_least(1))
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     """Return nearly orthogonal matrices: each singular value becomes a number between 0.7 and 1.2.
 
@@ -67,6 +87,9 @@ class Muon(torch.optim.Optimizer):
         weight_decay: the share of a weight, times lr, that each step removes.
     """
 
+    @check_arguments(
+        lr=at_least(0.0), betas=two_betas, eps=at_least(0.0), weight_decay=at_least(0.0)
+    )
     def __init__(self, groups, lr=0.02, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.0):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
                     "n_matrices": 0, "lr_scale": 1.0}

@@ -166,13 +166,15 @@ class RollingGPT(GPT):
         cache.kv, cache.hidden = None, []
 
     def check_cache(self, idx: Tensor, cache: "RollingCache") -> None:
-        if not isinstance(cache, RollingCache):
+        # A cache that another model has filled holds other contexts.
+        if not isinstance(cache, RollingCache) or cache.reader not in (None, id(self)):
             raise ValueError("the cache is not one of this model: use model.new_cache(batch_size)")
         if len(cache.context) != len(idx):
             raise ValueError(
                 f"the cache was made for {len(cache.context)} texts, but it gets {len(idx)}: "
                 f"use new_cache({len(idx)})"
             )
+        cache.reader = id(self)
 
     @check_arguments(batch_size=at_least(1))
     def new_cache(self, batch_size: int) -> "RollingCache":
@@ -207,6 +209,7 @@ class RollingCache:
 
     def __init__(self, context: Tensor):
         self.context = context              # (B, n_memory, C)
+        self.reader = None                  # the id of the model that has filled the cache
         self.kv: KVCache | None = None      # keys and values of the context and of the tokens
         self.hidden: list[Tensor] = []      # final hidden states of the tokens, (B, …, C) each
 

@@ -29,6 +29,8 @@ def rotate(x: Tensor, positions: Tensor) -> Tensor:
     position · 1000^(-2i / D) radians: the first planes turn fast, the last ones slowly. A length is
     not changed by a rotation.
     """
+    if x.shape[-1] % 2:
+        raise ValueError(f"x has {x.shape[-1]} channels, it should have an even number of them")
     half = x.shape[-1] // 2
     speed = 1000.0 ** (-torch.arange(half, device=x.device) / half)         # (D/2,)
     angle = positions[:, None, :, None] * speed                             # (B, 1, T, D/2)

@@ -31,6 +31,11 @@ def round_to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     tensor([[ 1.0079, -2.0000],
             [ 0.3000,  0.0992]])
     """
+    if not weight.numel() or not weight.isfinite().all():
+        raise ValueError(
+            f"weight has the shape {tuple(weight.shape)}, it should have at least one number in "
+            "each row, and neither nan nor infinity: has the model's training diverged?"
+        )
     scale = weight.abs().amax(1).clamp(min=1e-12) / 127
     return (weight / scale[:, None]).round().to(torch.int8), scale
 

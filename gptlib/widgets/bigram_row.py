@@ -47,6 +47,8 @@ def row_probabilities(counts: Tensor, smoothing: float) -> Tensor:
     >>> row_probabilities(torch.tensor([3.0, 1.0, 0.0]), smoothing=1)
     tensor([0.5714, 0.2857, 0.1429])
     """
+    if not (counts >= 0).all():
+        raise ValueError("counts should be numbers that are at least 0")
     smoothed = counts.double() + smoothing
     if smoothed.sum() == 0:
         smoothed += 1

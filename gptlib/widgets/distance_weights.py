@@ -59,6 +59,7 @@ def with_distance_weights(
         weights: for the distances 0 … T - 1. Greater distances keep their learned weights.
         layer, head: where, from 0. None means everywhere.
     """
+    check_place(model, weights, layer, head)
     model = deepcopy(model)
     layers = range(len(model.blocks)) if layer is None else [layer]
     for number in layers:
@@ -66,6 +67,23 @@ def with_distance_weights(
         heads = slice(None) if head is None else head
         by_distance.data[heads, :len(weights)] = weights.to(by_distance)
     return model
+
+
+def check_place(model: nn.Module, weights: Tensor, layer: int | None, head: int | None) -> None:
+    """Raise a ValueError unless the model has such a layer and head, with room for the weights."""
+    blocks = getattr(model, "blocks", ())
+    if not blocks or not hasattr(blocks[0].attention, "by_distance"):
+        raise ValueError("the model has no weights by distance: give a Toeplitz model")
+    n_head, block_size = blocks[0].attention.by_distance.shape
+    if layer is not None and layer >= len(blocks):
+        raise ValueError(f"layer={layer} should be below {len(blocks)}, the number of layers")
+    if head is not None and head >= n_head:
+        raise ValueError(f"head={head} should be below {n_head}, the number of heads")
+    if len(weights) > block_size:
+        raise ValueError(
+            f"weights has {len(weights)} numbers, it should have at most {block_size}, one for "
+            "each distance in a window"
+        )
 
 
 class DistanceWeights(Panel):

@@ -232,7 +232,13 @@ def get_model(models: Models, name: str | None) -> tuple[nn.Module, Tokenizer]:
         )
     if isinstance(models[name], tuple):
         return models[name]
-    return load_model(models[name])
+    model, tokenizer = load_model(models[name])
+    if tokenizer is None:
+        raise CheckpointError(
+            f"{models[name]} was saved without a tokenizer: save it with one, or give "
+            "(model, tokenizer)"
+        )
+    return model, tokenizer
 
 
 def encode(model: nn.Module, tokenizer: Tokenizer, text: str) -> Tensor:
