@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 HOUSE = """
     checks config tokenizer data bigram
     kv_cache attention block model generate speculative
-    checkpoint resume run_folder run train plot
+    checkpoint resume run_folder run train_checks train plot
 
     bpe.words bpe.simple bpe.fast bpe.exchange bpe.build bpe.__init__
 
@@ -43,7 +43,7 @@ HOUSE = """
 """.split()
 CORE = ["checks", "config", "tokenizer", "data", "bigram", "attention", "block", "model",
         "kv_cache", "generate", "speculative", "checkpoint", "resume", "run_folder", "run",
-        "train"]
+        "train_checks", "train"]
 # The top-level packages and files that the core must not need.
 LATER = {"bpe", "optimizers", "variants", "corpora", "classroom", "widgets", "plan", "trained"}
 FILE_COLUMNS, CELL_COLUMNS = 100, 88
