@@ -180,7 +180,7 @@ def text_windows(ids: Tensor, block_size: int) -> list[Batch]:
 def evaluate_batches(model: nn.Module, batches: Iterable[Batch]) -> tuple[float, float]:
     """Return the loss in nats per token, and the accuracy, over all targets of `batches`."""
     device = device_of(model)
-    loss, hits, n_targets = 0.0, 0, 0
+    loss, hits, n_targets, n_batches = 0.0, 0, 0, 0
     with evaluating(model):
         for x, y, *mask in small_batches(model, batches):
             logits = model(x.to(device), **mask_argument(mask, device))
@@ -190,10 +190,12 @@ def evaluate_batches(model: nn.Module, batches: Iterable[Batch]) -> tuple[float,
             loss += F.cross_entropy(logits, y, ignore_index=NO_TARGET, reduction="sum").item()
             hits += (logits.argmax(-1) == y).sum().item()
             n_targets += (y != NO_TARGET).sum().item()
+            n_batches += 1
+    if n_batches == 0:
+        raise DataError("there are no validation batches: give at least one batch (x, y)")
     if n_targets == 0:
         raise DataError(
-            "the validation batches have no targets: give at least one batch, with targets that "
-            f"are not {NO_TARGET}"
+            f"the validation batches have no targets, because all of them are {NO_TARGET}"
         )
     return loss / n_targets, hits / n_targets
 

@@ -87,7 +87,8 @@ def assert_same_weights(model, other):
     {"memory": "tokens", "window": 4, "n_memory": 2},
 ], ids=str)
 def test_a_gpt_is_loaded_to_the_bit_with_its_tokenizer(tiny, tmp_path, options, tokenizer):
-    model, path = tiny(**options), tmp_path / "a.safetensors"
+    # The model knows all tokens of LowercaseTokenizer(100), and some more than the others have.
+    model, path = tiny(**options, vocab_size=100), tmp_path / "a.safetensors"
     save_checkpoint(path, model, tokenizer, step=3, metrics=[{"val_loss": 1.25}])
     loaded, loaded_tokenizer = load_model(path)
     idx = torch.arange(8)[None]
@@ -376,7 +377,7 @@ def test_a_path_with_another_ending_is_refused(tmp_path, tiny, name):
 
 def test_something_that_is_not_json_is_refused_and_the_earlier_checkpoint_stays(path, tiny):
     files = read_files(path.parent)
-    with pytest.raises(CheckpointError, match="what it should hold is not JSON"):
+    with pytest.raises(CheckpointError, match="model_class=.* is not JSON"):
         save_checkpoint(path, tiny(), model_class=GPT)
     assert read_files(path.parent) == files
 
