@@ -26,12 +26,14 @@ from gptlib.checks import any_path, at_least, check_arguments, optional, tokens
 from gptlib.config import ConfigError, GPTConfig, TrainConfig, check_types, require
 from gptlib.model import GPT
 from gptlib.optimizers import make_optimizer
+from gptlib.optimizers.muon import parameter_groups
 from gptlib.train import EVAL_TOKENS, eval_tokens, evaluate, train
 from gptlib.variants.build import make_model
 from gptlib.variants.config import VariantConfig
 from gptlib.variants.context_rolling import window_config
 
-FLOAT = 4                       # bytes; weights, gradients and AdamW's averages are float32
+FLOAT = 4                       # bytes; weights, gradients and their averages are float32
+STATE = {"adamw": "AdamW state", "muon": "Muon state"}      # the name of the optimizer's memory
 INTEGER = 8                     # bytes; a token and its target are int64
 LIST_ITEM = 9                   # bytes; a list has 8 for each item, and grows by an eighth
 TOKENS_PER_PARAMETER = 20       # Hoffmann et al. 2022 ("Chinchilla"), table 3
@@ -210,9 +212,9 @@ def flops_per_token(config: GPTConfig, model: GPT) -> int:
     adds once (2 FLOP). The same is true for each query with T keys, and for each attention weight
     with a value (2·2·C·T in each layer). The backward pass takes twice as much as the forward pass.
 
-    Left out are norms, GELU, softmax, biases, the loss and AdamW. A fused attention kernel skips
-    the half of the scores that the mask hides, and computes scores again in the backward pass. That
-    is left out too.
+    Left out are norms, GELU, softmax, biases, the loss and the optimizer (Muon multiplies matrices
+    too). A fused attention kernel skips the half of the scores that the mask hides, and computes
+    scores again in the backward pass. That is left out too.
     """
     T, vectors_per_token = block_vectors(config)
     matrix_weights = sum(p.numel() for p in model.blocks.parameters() if p.ndim == 2)
@@ -229,15 +231,29 @@ def memory_parts(config: GPTConfig, train_config: TrainConfig, model: GPT) -> di
     """Return the bytes of weights, gradients, optimizer state and activations."""
     parameters = list(model.parameters())
     weights = FLOAT * sum(p.numel() for p in parameters)
-    averages = 2 * weights              # AdamW: of the gradient and of its square
-    step_counts = FLOAT * len(parameters)
     tokens_per_step = train_config.batch_size * config.block_size
     return {
         "weights": weights,
         "gradients": weights,
-        "AdamW state": averages + step_counts,
+        STATE[train_config.optimizer]: state_bytes(train_config, model),
         "activations": tokens_per_step * activation_bytes(config),
     }
+
+
+def state_bytes(train_config: TrainConfig, model: GPT) -> int:
+    """Return the bytes of the optimizer's state.
+
+    AdamW keeps two averages of each weight, of its gradient and of the gradient's square, and
+    counts the steps of each tensor. For the matrices of the blocks, Muon keeps one average.
+    """
+    by_muon = []
+    if train_config.optimizer == "muon":
+        groups = parameter_groups(model, train_config)
+        by_muon = [weight for group in groups if group["n_matrices"] for weight in group["params"]]
+    parameters = list(model.parameters())
+    averages = 2 * sum(p.numel() for p in parameters) - sum(p.numel() for p in by_muon)
+    step_counts = len(parameters) - len(by_muon)
+    return FLOAT * (averages + step_counts)
 
 
 def training_moments(config: GPTConfig, train_config: TrainConfig, model: GPT,
@@ -247,7 +263,7 @@ def training_moments(config: GPTConfig, train_config: TrainConfig, model: GPT,
     logits = FLOAT * config.vocab_size * tokens_per_step
     windows = max(1, min(EVAL_TOKENS, eval_tokens(model)) // config.block_size)
     tokens_per_evaluation = min(windows * config.block_size, val_tokens)
-    weights, file = memory["weights"], memory["weights"] + memory["AdamW state"]
+    weights, file = memory["weights"], memory["weights"] + memory[STATE[train_config.optimizer]]
     always = file + memory["gradients"] + memory["text and tokens"]
     return {
         # The gradients of the logits and of the log-probabilities.
@@ -280,10 +296,13 @@ def activation_bytes(config: GPTConfig) -> int:
     queries_keys_values = 3 * C
     attention_weights = 3 * T * config.n_head if dropout else config.n_head
     attention_output = C
-    gelu_input_output = 2 * config.mlp_ratio * C
+    if getattr(config, "rotary", False) or getattr(config, "qk_norm", False):
+        queries_keys_values += 2 * C            # changed queries and keys beside the old ones
+        attention_output += C                   # their layout requires a copy of the output
+    hidden_input_output = 2 * config.mlp_ratio * C
     dropout_masks = 2 * C * dropout             # one float for each number
     block = (norm_inputs + norm_outputs + norm_statistics + queries_keys_values + attention_weights
-             + attention_output + gelu_input_output + dropout_masks)
+             + attention_output + hidden_input_output + dropout_masks)
     first_dropout = C * dropout
     last_norm = 2 * C + 2
     floats = vectors_per_token * (config.n_layer * block + first_dropout + last_norm)
@@ -300,8 +319,8 @@ def evaluation_bytes(config: GPTConfig) -> int:
     """
     C, V = config.n_embd, config.vocab_size
     residual_and_norm = 3 * C
-    gelu_input_output = 2 * config.mlp_ratio * C
-    at_gelu = residual_and_norm + gelu_input_output
+    hidden_input_output = 2 * config.mlp_ratio * C
+    at_gelu = residual_and_norm + hidden_input_output
     final_states = 2 * C                        # before and after the last norm
     at_logits = final_states + V
     logits_before = V

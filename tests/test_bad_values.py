@@ -1014,7 +1014,8 @@ for resume in ("auto", "restart"):
 for shape in ((2, 3), (0, 4), (2, 0)):
     case(f"batches of shape {shape}", lambda shape=shape: train(**RUN | {
          "train_ids": lambda step: [torch.zeros(shape, dtype=torch.long)] * 2}), f"shape {shape}")
-case("no validation batches", lambda: evaluate_batches(MODEL, []), "there are no validation batches")
+case("no validation batches", lambda: evaluate_batches(MODEL, []),
+     "there are no validation batches")
 case("the best evaluation of none", lambda: TrainResult().best, "interrupted before the first one")
 refuses(Muon, {"groups": [nn.Parameter(torch.ones(2, 2))]}, lr=[*NOT_FLOAT, (-1.0, "at least 0")],
         betas=[(0.9, "it should be a list"), ([0.9], "two numbers"), ((0.9, 1.0), "below 1")])

@@ -20,6 +20,7 @@ import gptlib.plan
 from gptlib import GPT, GPTConfig, TrainConfig, get_batch, train
 from gptlib.__main__ import main
 from gptlib.config import ConfigError
+from gptlib.optimizers import make_optimizer
 from gptlib.plan import (
     Speed,
     calibrate,
@@ -30,7 +31,6 @@ from gptlib.plan import (
     training_moments,
 )
 from gptlib.plot import new_figure, plot_memory
-from gptlib.train import make_optimizer
 from gptlib.variants.build import make_model
 from gptlib.variants.config import VariantConfig
 
@@ -45,6 +45,9 @@ SHAPES = {
     "large vocabulary, tied": GPTConfig(
         5000, block_size=16, n_layer=1, n_head=2, n_embd=64, tie_weights=True, position="none"),
     "dropout": GPTConfig(65, block_size=128, n_layer=3, n_head=6, n_embd=96, dropout=0.2),
+    "modern": VariantConfig(
+        65, block_size=64, n_layer=2, n_head=4, n_embd=128, rotary=True, qk_norm=True, relu2=True,
+        rms_norm=True, zero_init=True, bigram_table=True),
     "rolling": VariantConfig(
         65, block_size=64, n_layer=3, n_embd=64, memory="mean", window=16),
     "rolling, memory tokens": VariantConfig(
@@ -123,16 +126,18 @@ def test_planned_activations_equal_the_bytes_saved_for_the_backward_pass(config)
 
 
 @each_shape
-def test_weights_gradients_and_optimizer_state_are_counted_to_the_byte(config):
+@pytest.mark.parametrize("name, state", [("adamw", "AdamW state"), ("muon", "Muon state")])
+def test_weights_gradients_and_optimizer_state_are_counted_to_the_byte(config, name, state):
     model = make_model(config)
-    optimizer = make_optimizer(model, TrainConfig())
+    training = TrainConfig(optimizer=name)
+    optimizer = make_optimizer(model, training)
     loss_of(model, config, B=1).backward()
     optimizer.step()
     states = [value for state in optimizer.state.values() for value in state.values()]
-    memory = plan(config).memory
+    memory = plan(config, optimizer=name).memory
     assert memory["weights"] == nbytes(model.parameters())
     assert memory["gradients"] == nbytes(p.grad for p in model.parameters())
-    assert memory["AdamW state"] == nbytes(states)
+    assert memory[state] == nbytes(states)
 
 
 def in_training(memory):

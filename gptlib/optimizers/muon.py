@@ -159,6 +159,13 @@ def make_muon(model: nn.Module, config: TrainConfig) -> Muon:
     Without blocks, AdamW gets everything. A good learning rate is about 0.02. Embeddings learn with
     0.45 times this rate, and the output layer, norms and biases with 0.15 times.
     """
+    groups = parameter_groups(model, config)
+    return Muon([group for group in groups if group["params"]], config.learning_rate,
+                (config.beta1, config.beta2))
+
+
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
+    """Return the groups of weights that are treated alike. Those with `n_matrices` are Muon's."""
     layers = {f"blocks.{name}": module for name, module in
               getattr(model, "blocks", nn.ModuleList()).named_modules()
               if isinstance(module, nn.Linear)}
@@ -167,11 +174,9 @@ def make_muon(model: nn.Module, config: TrainConfig) -> Muon:
     embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
     known = {id(weight) for weight in qkv + linear + embeddings}
     others = [weight for weight in model.parameters() if id(weight) not in known]
-    groups = [
+    return [
         {"params": qkv, "n_matrices": 3, "weight_decay": config.weight_decay},
         {"params": linear, "n_matrices": 1, "weight_decay": config.weight_decay},
-        {"params": embeddings, "lr_scale": EMBEDDING_SCALE},
-        {"params": others, "lr_scale": OTHER_SCALE},
+        {"params": embeddings, "n_matrices": 0, "lr_scale": EMBEDDING_SCALE},
+        {"params": others, "n_matrices": 0, "lr_scale": OTHER_SCALE},
     ]
-    return Muon([group for group in groups if group["params"]], config.learning_rate,
-                (config.beta1, config.beta2))
