@@ -23,6 +23,7 @@ from gptlib.checks import (
     list_of,
     optional,
     short,
+    some_path,
 )
 from gptlib.corpora import Corpus
 from gptlib.tokenizer import LowercaseTokenizer, check_surrogates
@@ -52,7 +53,9 @@ def name_of_model(name: str, value: str) -> str:
 def result_row(name: str, value: dict) -> dict:
     """The kind of a row of the table."""
     row = dict(dict_with(*COLUMNS)(name, value))
-    return row | {key: checked_value(key, row[key], kind) for key, kind in COLUMNS.items()}
+    return row | {
+        key: checked_value(f"{name}[{key!r}]", row[key], kind) for key, kind in COLUMNS.items()
+    }
 
 
 def some_text(name: str, value: str) -> str:
@@ -100,6 +103,7 @@ def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: in
         if name in ("bits_per_character", "bits_per_byte", "corpus_sha256"):
             raise ValueError(f"{name} is computed from the other arguments: leave it out")
     path = Path(out_dir) / f"result-{model.replace(' ', '-')}.json"
+    refuse_other_model(path, model)
     try:
         content = json.dumps(row, indent=1).encode("utf-8")
     except (TypeError, ValueError) as error:
@@ -116,7 +120,20 @@ def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: in
     return row
 
 
-@check_arguments(runs=any_path, corpus=optional(Corpus))
+def refuse_other_model(path: Path, model: str) -> None:
+    """Raise a ValueError if the file holds another model's row. It would be lost."""
+    try:
+        other = json.loads(path.read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return              # there is no row in the file, or writing it will tell what is wrong
+    if other != model:
+        raise ValueError(
+            f"{path} holds the result of the model {short(other)}, which {model!r} would "
+            "overwrite: give this model another name"
+        )
+
+
+@check_arguments(runs=some_path, corpus=optional(Corpus))
 def read_results(runs: str | Path, corpus: Corpus | None = None) -> list[dict]:
     """Return the rows of every chapter below `runs`, sorted by chapter and then by loss.
 
@@ -124,8 +141,11 @@ def read_results(runs: str | Path, corpus: Corpus | None = None) -> list[dict]:
         corpus: return only the results on this corpus.
 
     Raises:
-        ValueError: a file holds no result, or `runs` is a file or the folder of a single chapter.
+        ValueError: a file holds no result, or `runs` is missing, a file, or the folder of a single
+            chapter.
     """
+    if not os.path.exists(runs):
+        raise ValueError(f"runs={short(str(runs))} should be an existing folder")
     if os.path.isfile(runs) or any(Path(runs).glob("result-*.json")):
         raise ValueError(
             f"runs={str(runs)!r} should be the folder above the folders of the chapters, such as "
