@@ -375,7 +375,7 @@ case("train with a last target that is unknown",
 case("evaluate a last target that is unknown",
      lambda: evaluate(Bigram(5), torch.cat([IDS, torch.tensor([7])]), 4), "token ids", "7")
 case("train a larger block than the model's", lambda: train(**RUN | {"model": GPT(CONFIG),
-     "block_size": 20}), "longer than block_size=8")
+     "block_size": 20}), "block_size=20 should be at most 8")
 refuses(evaluate, {"model": MODEL, "ids": IDS, "block_size": 4}, model=NOT_TRAINABLE, ids=NOT_ROW,
         block_size=NOT_1)
 refuses(text_windows, {"ids": IDS, "block_size": 4}, ids=NOT_ROW, block_size=NOT_1)
@@ -1014,7 +1014,8 @@ for resume in ("auto", "restart"):
 for shape in ((2, 3), (0, 4), (2, 0)):
     case(f"batches of shape {shape}", lambda shape=shape: train(**RUN | {
          "train_ids": lambda step: [torch.zeros(shape, dtype=torch.long)] * 2}), f"shape {shape}")
-case("no validation batches", lambda: evaluate_batches(MODEL, []), "there are no validation batches")
+case("no validation batches", lambda: evaluate_batches(MODEL, []),
+     "there are no validation batches")
 case("the best evaluation of none", lambda: TrainResult().best, "interrupted before the first one")
 refuses(Muon, {"groups": [nn.Parameter(torch.ones(2, 2))]}, lr=[*NOT_FLOAT, (-1.0, "at least 0")],
         betas=[(0.9, "it should be a list"), ([0.9], "two numbers"), ((0.9, 1.0), "below 1")])
