@@ -205,8 +205,6 @@ def several(name: str, value: Any) -> Any:
 def list_of(kind: Any) -> Callable:
     """Return the kind for lists of values of `kind`. A tuple or a set becomes a list."""
     def check(name, value):
-        if isinstance(value, Mapping):
-            raise wrong_type(name, value, "a list")
         parts = enumerate(several(name, value))
         return [checked_value(f"{name}[{i}]", part, kind) for i, part in parts]
     return check

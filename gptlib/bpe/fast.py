@@ -52,8 +52,7 @@ REMOVED = -1
 
 def pairs_of_ids(name: str, value: Iterable) -> list[tuple[int, int]] | dict:
     """The kind of merges: a list of pairs of ids, or a dict {pair: new id}."""
-    given = list(value) if isinstance(value, Mapping) else value
-    pairs = list_of(list_of(int))(name, given)
+    pairs = list_of(list_of(int))(name, value)
     for i, pair in enumerate(pairs):
         if len(pair) != 2:
             raise ValueError(f"{name}[{i}]={pair} should be a pair of ids")
@@ -80,6 +79,8 @@ def names_or_all(name: str, value: Iterable[str] | Literal["all"]) -> list[str] 
 
 def new_names(name: str, value: Iterable[str]) -> list[str]:
     """The kind of the special tokens of a training: a list of names. The training gives ids."""
+    if isinstance(value, dict):
+        raise wrong_type(name, value, "a list")
     return list_of(str)(name, value)
 
 

@@ -24,6 +24,7 @@ from gptlib.checks import (
     optional,
     short,
     some_path,
+    wrong_type,
 )
 from gptlib.corpora import Corpus
 from gptlib.tokenizer import LowercaseTokenizer, check_surrogates
@@ -56,6 +57,13 @@ def result_row(name: str, value: dict) -> dict:
     return row | {
         key: checked_value(f"{name}[{key!r}]", row[key], kind) for key, kind in COLUMNS.items()
     }
+
+
+def result_rows(name: str, value: list[dict]) -> list[dict]:
+    """The kind of several rows. A dict is one row, although it can be iterated."""
+    if isinstance(value, dict):
+        raise wrong_type(name, value, "a list of rows")
+    return list_of(result_row)(name, value)
 
 
 def some_text(name: str, value: str) -> str:
@@ -141,11 +149,8 @@ def read_results(runs: str | Path, corpus: Corpus | None = None) -> list[dict]:
         corpus: return only the results on this corpus.
 
     Raises:
-        ValueError: a file holds no result, or `runs` is missing, a file, or the folder of a single
-            chapter.
+        ValueError: a file holds no result, or `runs` is a file or the folder of a single chapter.
     """
-    if not os.path.exists(runs):
-        raise ValueError(f"runs={short(str(runs))} should be an existing folder")
     if os.path.isfile(runs) or any(Path(runs).glob("result-*.json")):
         raise ValueError(
             f"runs={str(runs)!r} should be the folder above the folders of the chapters, such as "
@@ -168,7 +173,7 @@ def read_row(path: Path) -> dict:
         ) from None
 
 
-@check_arguments(rows=list_of(result_row))
+@check_arguments(rows=result_rows)
 def leaderboard(rows: list[dict]) -> str:
     """Return the table as text.
 
