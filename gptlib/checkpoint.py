@@ -210,11 +210,19 @@ def load_weights(path: str | Path, model: nn.Module) -> None:
     """
     path = resolve_path(path)
     check_fit(path, model)
-    model.load_state_dict({
+    weights = {
         translate_name(name): tensor
         for name, tensor in read_tensors(path).items()
         if not name.startswith(OPTIMIZER)
-    })
+    }
+    for name, expected in model.state_dict().items():
+        # PyTorch would turn integers into floating-point numbers without a word.
+        if weights[name].is_floating_point() != expected.is_floating_point():
+            raise CheckpointError(
+                f"{path} does not fit the model given: {name} is {weights[name].dtype} in the file "
+                f"and {expected.dtype} in the model"
+            )
+    model.load_state_dict(weights)
 
 
 def check_fit(path: str | Path, model: nn.Module) -> None:

@@ -146,6 +146,7 @@ def name_of_kind(kind: Any) -> str:
 
 # Kinds for numbers --------------------------------------------------------------------------------
 
+@check_arguments(limit=int | float)
 def at_least(limit: int | float) -> Callable:
     """Return the kind for numbers x of the type of `limit`, with x >= limit."""
     def check(name, value):
@@ -156,6 +157,7 @@ def at_least(limit: int | float) -> Callable:
     return check
 
 
+@check_arguments(limit=int | float)
 def above(limit: int | float) -> Callable:
     """Return the kind for numbers x of the type of `limit`, with x > limit."""
     def check(name, value):
@@ -166,6 +168,7 @@ def above(limit: int | float) -> Callable:
     return check
 
 
+@check_arguments(lowest=int | float, highest=int | float)
 def between(lowest: int | float, highest: int | float) -> Callable:
     """Return the kind for numbers x of the type of the limits, with lowest <= x <= highest."""
     def check(name, value):
@@ -239,6 +242,24 @@ def function(name: str, value: Any) -> Callable:
     return value
 
 
+def function_of(*arguments: str) -> Callable:
+    """Return the kind for functions that can be called with these arguments, in this order."""
+    def check(name, value):
+        value = function(name, value)
+        try:
+            signature = inspect.signature(value)
+        except (TypeError, ValueError):
+            return value            # a function written in C may have no signature
+        try:
+            signature.bind(*arguments)
+        except TypeError:
+            raise ValueError(
+                f"{name} should be a function with the arguments ({', '.join(arguments)})"
+            ) from None
+        return value
+    return check
+
+
 def any_path(name: str, value: str | Path) -> str | Path:
     """The kind for the path of a file or a folder, which may be missing."""
     value = checked_value(name, value, str | Path)
@@ -251,6 +272,13 @@ def any_path(name: str, value: str | Path) -> str | Path:
     if "\0" in str(value) or not is_unicode(str(value)):
         raise ValueError(f"{name}={str(value)!r} has a character that no path may contain")
     return value
+
+
+def some_path(name: str, value: str | Path) -> str | Path:
+    """The kind for the path of a folder. Path("") would be the working directory."""
+    if isinstance(value, str) and not value:
+        raise ValueError(f"{name}='' should name a folder, such as 'runs'")
+    return any_path(name, value)
 
 
 def is_unicode(text: str) -> bool:

@@ -126,13 +126,9 @@ def check_parameters(
     Raises:
         ConfigError: an unknown name, a missing parameter, a wrong type or an impossible value.
     """
-    if not isinstance(namespace, MutableMapping):
-        raise ConfigError(f"namespace={short(namespace)} should be a dict, such as globals()")
+    check_namespace(namespace, MutableMapping)
     for config in configs:
-        if not (isinstance(config, type) and is_dataclass(config)):
-            raise ConfigError(
-                f"{short(config)} should be the class of a config, such as GPTConfig"
-            )
+        check_config_class(config)
     for name, kind in kinds.items():
         is_kind = isinstance(kind, type | tuple | types.FunctionType | types.UnionType)
         if not is_kind and typing.get_origin(kind) is not Literal:
@@ -174,7 +170,12 @@ def from_parameters(config: type, namespace: Mapping[str, Any], **computed: Any)
 
     If a name is in both, the `computed` value is used. A field that is in neither keeps its
     default.
+
+    Raises:
+        ConfigError: `config` is no class of a config, `namespace` is no dict, or a value is wrong.
     """
+    check_config_class(config)
+    check_namespace(namespace, Mapping)
     names = [f.name for f in fields(config) if f.name in namespace and f.name not in computed]
     return config(**{name: namespace[name] for name in names}, **computed)
 
@@ -209,6 +210,18 @@ def require(holds: bool, config: Any, name: str, expected: str) -> None:
     """Raise a ConfigError about the field `name` unless the condition `holds`."""
     if not holds:
         raise ConfigError(f"{name}={short(getattr(config, name))} should be {expected}")
+
+
+def check_config_class(config: type) -> None:
+    """Raise a ConfigError unless `config` is a class such as GPTConfig."""
+    if not (isinstance(config, type) and is_dataclass(config)):
+        raise ConfigError(f"{short(config)} should be the class of a config, such as GPTConfig")
+
+
+def check_namespace(namespace: Mapping[str, Any], kind: type) -> None:
+    """Raise a ConfigError unless the parameters are a dict, or something like it."""
+    if not isinstance(namespace, kind):
+        raise ConfigError(f"namespace={short(namespace)} should be a dict, such as globals()")
 
 
 def check_types(config: Any) -> None:

@@ -117,6 +117,7 @@ def fixed_windows(
         yield ids[None, end:-1], ids[None, end + 1:]
 
 
+@check_arguments(DataError, ids=tokens("N"), block_size=at_least(1), name=str)
 def check_length(ids: Tensor, block_size: int, name: str = "text") -> None:
     """Raise a DataError unless `ids` has block_size + 1 tokens: a window, and one more target."""
     if len(ids) <= block_size:

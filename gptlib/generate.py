@@ -12,7 +12,7 @@ longer than the model's block. `generate_text` and `stream_text` do the same for
 
 import codecs
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from gptlib.checks import (
     tensor,
     tokens,
     trainable,
+    wrong_type,
 )
 from gptlib.model import evaluating
 from gptlib.tokenizer import Tokenizer, any_tokenizer
@@ -48,8 +49,13 @@ def infinite_or_at_least_0(name: str, value: float) -> float:
 
 def prompts_kind(name: str, value: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
     """The kind of prompts: tokens (B, T), or a list of rows, (T,) each."""
-    kind = tokens("B, T") if isinstance(value, Tensor) else list_of(tokens("T"))
-    return checked_value(name, value, kind)
+    if isinstance(value, Tensor):
+        return tokens("B, T")(name, value)
+    if isinstance(value, str | Mapping) or not hasattr(value, "__iter__"):
+        raise wrong_type(
+            name, value, "a list of rows, (T,) each, or a torch.Tensor of tokens, (B, T)"
+        )
+    return list_of(tokens("T"))(name, value)
 
 
 def logits_kind(name: str, value: Tensor) -> Tensor:

@@ -165,7 +165,11 @@ class GPT(nn.Module):
         if fits and not torch.compiler.is_compiling():
             fits = cache.reader in (None, id(self))
         if not fits or cache.block_size > self.block_size:
-            raise ValueError("the cache is not one of this model: use model.new_cache(batch_size)")
+            its_type = "" if isinstance(cache, KVCache) else f", it is {type(cache).__name__}"
+            raise ValueError(
+                f"the cache is not one of this model{its_type}: use model.new_cache(batch_size), "
+                "or no second argument (the model takes no targets)"
+            )
         if len(cache.lengths) != len(idx):
             raise ValueError(
                 f"the cache was made for {len(cache.lengths)} texts, but it gets {len(idx)}: "
@@ -202,6 +206,7 @@ class GPT(nn.Module):
 class LearnedPositions(nn.Module):
     """One learned vector for each position (GPT-2)."""
 
+    @check_arguments(config=GPTConfig)
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.table = nn.Embedding(config.block_size, config.n_embd)
@@ -214,6 +219,7 @@ class LearnedPositions(nn.Module):
 class SinusoidalPositions(nn.Module):
     """Fixed sines and cosines of different wavelengths (Vaswani et al. 2017, section 3.5)."""
 
+    @check_arguments(config=GPTConfig)
     def __init__(self, config: GPTConfig):
         super().__init__()
         # A sine wave has std 1/√2. This factor gives it the std of the token embedding.
@@ -233,6 +239,7 @@ class SinusoidalPositions(nn.Module):
 class NoPositions(nn.Module):
     """Add nothing. The causal mask alone gives a hint of the order (Haviv et al. 2022)."""
 
+    @check_arguments(config=GPTConfig)
     def __init__(self, config: GPTConfig):
         super().__init__()
 

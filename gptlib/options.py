@@ -67,7 +67,12 @@ class Parser(ArgumentParser):
             similar = difflib.get_close_matches(name.lstrip("-"), flags, 1)
             question = f": did you mean {flags[similar[0]]!r}?" if similar else "."
             raise ConfigError(f"unknown option {shorten(name)}{question} --help lists all.")
-        raise ConfigError(f"unexpected argument {shorten(unknown[0])}")
+        advice = "a value stands after the name of its option"
+        before = ["", *arguments][arguments.index(unknown[0])]
+        # Options with a value took theirs. So an option that stands before this word has none.
+        if before in known and arguments.count(unknown[0]) == 1:
+            advice = f"{before} takes no value"
+        raise ConfigError(f"unexpected argument {shorten(unknown[0])}: {advice}")
 
     def error(self, message: str) -> NoReturn:
         for pattern, words in ARGPARSE_WORDS.items():

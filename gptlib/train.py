@@ -27,7 +27,7 @@ from gptlib.checks import (
     any_path,
     at_least,
     check_arguments,
-    function,
+    function_of,
     optional,
     several,
     tokens,
@@ -40,6 +40,7 @@ from gptlib.resume import Interrupt, identity
 from gptlib.run import Run, TrainResult, check_finite, pick_device, seed_dropout, wrap_model
 from gptlib.tokenizer import Tokenizer, any_tokenizer
 from gptlib.train_checks import (
+    check_block_size,
     check_logits,
     check_model,
     check_optimizer,
@@ -61,8 +62,9 @@ Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
 @check_arguments(
     model=trainable, train_ids=tokens_or_function, val_ids=tokens_or_batches,
     block_size=at_least(1), config=TrainConfig, out_dir=optional(any_path),
-    tokenizer=optional(any_tokenizer), on_eval=optional(function), progress=bool,
-    optimizer=optional(optimizer_function), extra_loss=optional(function), stop=optional(function),
+    tokenizer=optional(any_tokenizer), on_eval=optional(function_of("row")), progress=bool,
+    optimizer=optional(optimizer_function), extra_loss=optional(function_of("model")),
+    stop=optional(function_of()),
 )
 def train(
     model: nn.Module,
@@ -118,6 +120,7 @@ def train(
         DataError: a split is shorter than one window, or a batch has no targets.
     """
     check_model(model, tokenizer)
+    check_block_size(model, block_size)
     check_tokenizer(tokenizer, train_ids, val_ids)
     batches, val_batches = make_batches(train_ids, val_ids, block_size, config)
     device = pick_device(config.device)
@@ -165,6 +168,7 @@ def evaluate(model: nn.Module, ids: Tensor, block_size: int) -> tuple[float, flo
     windows stand side by side, so the result is exact and repeatable. Tokens at the beginning of a
     window have little context. Therefore the loss is slightly higher than with long contexts.
     """
+    check_block_size(model, block_size)
     return evaluate_batches(model, text_windows(ids, block_size))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from gptlib.checks import checked_value, function, short, tokens
+from gptlib.checks import checked_value, function_of, short, tokens
 from gptlib.config import ConfigError
 from gptlib.data import batch_kind
 from gptlib.tokenizer import Tokenizer
@@ -17,7 +17,7 @@ from gptlib.tokenizer import Tokenizer
 
 def tokens_or_function(name: str, value: Tensor | Callable) -> Tensor | Callable:
     """The kind of a training split: tokens, (N,), or a function step -> batch."""
-    return checked_value(name, value, function if callable(value) else tokens("N"))
+    return checked_value(name, value, function_of("step") if callable(value) else tokens("N"))
 
 
 def tokens_or_batches(name: str, value: Tensor | Sequence[tuple]) -> Tensor | Sequence[tuple]:
@@ -36,7 +36,7 @@ def optimizer_function(name: str, value: Callable) -> Callable:
             f"{name}={value.__name__} is a class, it should be a function, such as lambda model, "
             f"config: {value.__name__}(model.parameters(), lr=config.learning_rate)"
         )
-    return function(name, value)
+    return function_of("model", "config")(name, value)
 
 
 def one_number(name: str, value: Tensor | float) -> Tensor | float:
@@ -67,6 +67,16 @@ def check_model(model: nn.Module, tokenizer: Tokenizer | None) -> None:
         raise ConfigError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, but the model knows only "
             f"vocab_size={vocab_size}: give the tokenizer that encoded the text"
+        )
+
+
+def check_block_size(model: nn.Module, block_size: int) -> None:
+    """Raise a ValueError if the windows are longer than the texts that the model reads."""
+    longest = getattr(model, "block_size", None)
+    if isinstance(longest, int) and block_size > longest:
+        raise ValueError(
+            f"block_size={block_size} should be at most {longest}, the longest text that the model "
+            "reads"
         )
 
 

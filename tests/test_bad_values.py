@@ -375,7 +375,7 @@ case("train with a last target that is unknown",
 case("evaluate a last target that is unknown",
      lambda: evaluate(Bigram(5), torch.cat([IDS, torch.tensor([7])]), 4), "token ids", "7")
 case("train a larger block than the model's", lambda: train(**RUN | {"model": GPT(CONFIG),
-     "block_size": 20}), "longer than block_size=8")
+     "block_size": 20}), "block_size=20 should be at most 8")
 refuses(evaluate, {"model": MODEL, "ids": IDS, "block_size": 4}, model=NOT_TRAINABLE, ids=NOT_ROW,
         block_size=NOT_1)
 refuses(text_windows, {"ids": IDS, "block_size": 4}, ids=NOT_ROW, block_size=NOT_1)
@@ -793,7 +793,8 @@ case("a result in a file", lambda: save_result(**RESULT | {"out_dir": "RANKS_FIL
      "out_dir='RANKS_FILE' should be a folder")
 case("a result with a long name", lambda: save_result(**RESULT | {"model": "m" * 300}),
      "cannot be written (File name too long)")
-case("a table with words", lambda: leaderboard([dict.fromkeys(TABLE_ROW, "a")]), "parameters='a'")
+case("a table with words", lambda: leaderboard([dict.fromkeys(TABLE_ROW, "a")]),
+     "['parameters']='a'")
 case("a hash of no file", lambda: code_hash("no_file"), "'no_file' is not a file of gptlib")
 case("a short text of the courier", lambda: courier.courier_losses(READER, COURIER, LETTER[:, :5]),
      "a text of this courier has 32 tokens, not the 5 tokens of x")

@@ -35,8 +35,10 @@ OUTPUT_LINES = 9            # the longest output on a slide; longer ones are sho
 
 def main(names: list[str]) -> int:
     chapters = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    if missing := sorted(set(names) - {path.stem for path in chapters}):
-        print(f"make editions: there is no chapter {', '.join(missing)}", file=sys.stderr)
+    known = [path.stem for path in chapters]
+    if missing := sorted(set(names) - set(known)):
+        print(f"make editions: there is no chapter {', '.join(missing)}; there are "
+              f"{', '.join(known)}", file=sys.stderr)
         return 1
     chapters = [path for path in chapters if not names or path.stem in names]
     try:

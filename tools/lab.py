@@ -137,4 +137,6 @@ def shown(path: Path) -> str:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        sys.exit(f"make lab: {sys.argv[1]!r} should be left out, this program takes no argument")
     sys.exit(main())

@@ -291,4 +291,6 @@ def reference(name: str) -> str:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        sys.exit(f"make site: {sys.argv[1]!r} should be left out, this program takes no argument")
     sys.exit(main())

@@ -102,6 +102,10 @@ def parse_options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.workers < 1:
         parser.error(f"--workers {options.workers} should be at least 1")
+    existing = next(path for path in (options.runs, *options.runs.absolute().parents)
+                    if os.path.exists(path))
+    if not os.path.isdir(existing):
+        parser.error(f"--runs {options.runs} should be a folder, but {existing} is a file")
     return options
 
 

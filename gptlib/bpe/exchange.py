@@ -181,6 +181,10 @@ def find_tiktoken(name: str = "cl100k_base", seconds: float = 20.0) -> "tiktoken
         try:
             import tiktoken
 
+            known = tiktoken.list_encoding_names()
+            if name not in known:
+                errors.append(f"its vocabularies are {', '.join(known)}")
+                return
             encodings.append(tiktoken.get_encoding(name))
         # No tiktoken, no network, an incomplete download: each raises its own error.
         except Exception as error:

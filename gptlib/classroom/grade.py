@@ -29,7 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gptlib.checks import any_path
+from gptlib.checks import some_path
 from gptlib.classroom.grading_process import (
     MISSING,
     NOT_ATTEMPTED,
@@ -84,7 +84,7 @@ def grade(folder: Path, seconds: float = 10.0, memory: int = 1024,
         ConfigError: a limit is too small or too large.
         ValueError: `folder` is a file of another kind.
     """
-    folder = Path(any_path("folder", folder))
+    folder = Path(some_path("folder", folder))
     seconds = checked_value("seconds", seconds, above(0.0))
     if seconds > MAX_SECONDS:
         raise ConfigError(f"seconds={seconds!r} should be at most {MAX_SECONDS}")
@@ -172,7 +172,12 @@ def _remarks_on_left_out(exercise: str, cells: list[str]) -> list[str]:
 
 
 def check_is_table(path: Path) -> None:
-    """Raise a ConfigError if `path` is a file that is not a table of grades. It would be lost."""
+    """Raise a ConfigError if `path` is a folder, or a file without grades, which would be lost."""
+    if path.is_dir():
+        raise ConfigError(
+            f"out={str(path)!r} is a folder, it should be a file, such as "
+            f"{str(path / 'grades.csv')!r}"
+        )
     if not path.is_file():
         return
     with open(path, "rb") as file:

@@ -23,6 +23,8 @@ from gptlib.checks import (
     list_of,
     optional,
     short,
+    some_path,
+    wrong_type,
 )
 from gptlib.corpora import Corpus
 from gptlib.tokenizer import LowercaseTokenizer, check_surrogates
@@ -52,7 +54,16 @@ def name_of_model(name: str, value: str) -> str:
 def result_row(name: str, value: dict) -> dict:
     """The kind of a row of the table."""
     row = dict(dict_with(*COLUMNS)(name, value))
-    return row | {key: checked_value(key, row[key], kind) for key, kind in COLUMNS.items()}
+    return row | {
+        key: checked_value(f"{name}[{key!r}]", row[key], kind) for key, kind in COLUMNS.items()
+    }
+
+
+def result_rows(name: str, value: list[dict]) -> list[dict]:
+    """The kind of several rows. A dict is one row, although it can be iterated."""
+    if isinstance(value, dict):
+        raise wrong_type(name, value, "a list of rows")
+    return list_of(result_row)(name, value)
 
 
 def some_text(name: str, value: str) -> str:
@@ -100,6 +111,7 @@ def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: in
         if name in ("bits_per_character", "bits_per_byte", "corpus_sha256"):
             raise ValueError(f"{name} is computed from the other arguments: leave it out")
     path = Path(out_dir) / f"result-{model.replace(' ', '-')}.json"
+    refuse_other_model(path, model)
     try:
         content = json.dumps(row, indent=1).encode("utf-8")
     except (TypeError, ValueError) as error:
@@ -116,7 +128,20 @@ def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: in
     return row
 
 
-@check_arguments(runs=any_path, corpus=optional(Corpus))
+def refuse_other_model(path: Path, model: str) -> None:
+    """Raise a ValueError if the file holds another model's row. It would be lost."""
+    try:
+        other = json.loads(path.read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return              # there is no row in the file, or writing it will tell what is wrong
+    if other != model:
+        raise ValueError(
+            f"{path} holds the result of the model {short(other)}, which {model!r} would "
+            "overwrite: give this model another name"
+        )
+
+
+@check_arguments(runs=some_path, corpus=optional(Corpus))
 def read_results(runs: str | Path, corpus: Corpus | None = None) -> list[dict]:
     """Return the rows of every chapter below `runs`, sorted by chapter and then by loss.
 
@@ -148,7 +173,7 @@ def read_row(path: Path) -> dict:
         ) from None
 
 
-@check_arguments(rows=list_of(result_row))
+@check_arguments(rows=result_rows)
 def leaderboard(rows: list[dict]) -> str:
     """Return the table as text.
 

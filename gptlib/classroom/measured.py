@@ -190,6 +190,7 @@ def ranking(losses: dict[str, np.ndarray]) -> list[str]:
     return [f"{arm:<12} {losses[arm].mean():.3f} ± {losses[arm].std(ddof=1):.3f}" for arm in arms]
 
 
+@check_arguments(position=("learned", "sinusoidal", "none"), token_shift=bool)
 def group_name(position: str, token_shift: bool) -> str:
     """Return a group in words.
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gptlib.block import Block
-from gptlib.checks import at_least, check_arguments, checked_value, function, optional, tokens
+from gptlib.checks import at_least, check_arguments, checked_value, function_of, optional, tokens
 from gptlib.config import ConfigError, GPTConfig
 from gptlib.data import check_ids
 from gptlib.kv_cache import KVCache
@@ -77,7 +77,7 @@ class RollingGPT(GPT):
         self.check_input(idx, cache, mask)
         if mask is not None:
             raise ValueError("context rolling has no document masks: give one document per row")
-        checked_value("edit", edit, optional(function))
+        checked_value("edit", edit, optional(function_of("context")))
         if cache is not None and edit is not None:
             raise ValueError("give either a cache or edit: with a cache, contexts are not edited")
         if cache is not None:
@@ -168,7 +168,11 @@ class RollingGPT(GPT):
     def check_cache(self, idx: Tensor, cache: "RollingCache") -> None:
         # A cache that another model has filled holds other contexts.
         if not isinstance(cache, RollingCache) or cache.reader not in (None, id(self)):
-            raise ValueError("the cache is not one of this model: use model.new_cache(batch_size)")
+            its_type = "" if isinstance(cache, RollingCache) else f", it is {type(cache).__name__}"
+            raise ValueError(
+                f"the cache is not one of this model{its_type}: use model.new_cache(batch_size), "
+                "or no second argument (the model takes no targets)"
+            )
         if len(cache.context) != len(idx):
             raise ValueError(
                 f"the cache was made for {len(cache.context)} texts, but it gets {len(idx)}: "

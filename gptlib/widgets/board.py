@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from gptlib.checkpoint import CheckpointError, read_header
 from gptlib.checks import (
-    any_path,
     at_least,
     check_arguments,
     dict_of,
     optional,
+    some_path,
     tokens,
     trainable,
 )
@@ -54,7 +54,7 @@ class TrainingBoard(Panel):
 
     @check_arguments(
         model=trainable, train_ids=tokens("N"), val_ids=tokens("N"), block_size=at_least(1),
-        config=TrainConfig, out_dir=any_path, tokenizer=any_tokenizer,
+        config=TrainConfig, out_dir=some_path, tokenizer=any_tokenizer,
         levels=optional(dict_of(str, float)), prompt=str | None, resume=RESUME,
     )
     def __init__(

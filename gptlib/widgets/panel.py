@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from gptlib.checkpoint import CheckpointError, read_header
-from gptlib.checks import any_path, check_arguments, checked_value, optional
+from gptlib.checks import check_arguments, checked_value, optional, some_path
 from gptlib.config import project_dir
 from gptlib.plot import visible
 from gptlib.tokenizer import Tokenizer, any_tokenizer
@@ -190,7 +190,7 @@ def dropdown(name: str, models: Models, *others: str) -> W.Dropdown:
 # Models
 
 
-@check_arguments(runs=optional(any_path))
+@check_arguments(runs=optional(some_path))
 def find_checkpoints(runs: str | Path | None = None) -> dict[str, Path]:
     """Return the checkpoints in a folder that gptlib can load and that contain a tokenizer.
 
