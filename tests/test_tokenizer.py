@@ -88,7 +88,7 @@ def test_file_without_a_tokenizer_is_refused(tmp_path, content):
 def test_file_that_is_not_utf8_is_refused(tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_bytes(b"\xff\xfe{}")
-    with pytest.raises(TokenizerError, match="describes no tokenizer of this library"):
+    with pytest.raises(TokenizerError, match="it is not utf-8 text"):
         load_tokenizer(path)
 
 

@@ -1009,7 +1009,7 @@ def test_each_evaluation_adds_a_sample_and_the_latest_is_first(board):
 def test_an_error_before_the_first_step_is_reported_on_the_board(board):
     board.run = (*board.run[:3], 500, board.run[4])
     board.start.click()
-    assert "windows of block_size=500 need at least 501" in error_message(board)
+    assert "block_size=500 should be at most 8" in error_message(board)
     assert not board.start.disabled and board.stop.disabled
 
 
