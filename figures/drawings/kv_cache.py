@@ -23,9 +23,10 @@ def draw() -> tuple[Drawing, str]:
     draw_panel(drawing, 5, cached=False)
     draw_panel(drawing, 56, cached=True)
     drawing.line((49.8, 7), (49.8, 46.5), color="#BBBBBB")
-    for x, state, text in ((3, "now", "computed now"), (32, "cached", "read from the cache"),
-                           (66, "unused", "not needed")):
-        cell(drawing, x, 50.5, "keys", state)
+    legend = ((3, "keys", "now", "computed now"), (27, "keys", "cached", "read from the cache"),
+              (57, "keys", "unused", "not needed"), (79, "masked", "now", "masked"))
+    for x, kind, state, text in legend:
+        cell(drawing, x, 50.5, kind, state)
         drawing.text(x + WIDTH + 1.5, 50.5 + LINE / 2, text, ha="left")
     without, with_cache = rows_computed(False), rows_computed(True)
     alt = (
