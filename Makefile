@@ -23,6 +23,7 @@ test: $(READY)
 #: make measure           the long measurements whose results are committed
 measure: $(READY)
 	$(PY) benchmarks/recipe.py
+	$(PY) benchmarks/speed.py
 	$(PY) benchmarks/plan.py
 	$(PY) benchmarks/bpe.py
 	$(PY) benchmarks/generate.py

@@ -56,7 +56,7 @@ TIMED_STEPS = 200
 
 
 def main() -> None:
-    options = parse_options()
+    options = parse_options(__doc__)
     about = provenance()
     corpus = load_corpus("tinyshakespeare")
     tokenizer = CharTokenizer.from_text(corpus.text)
@@ -74,10 +74,10 @@ def main() -> None:
         write_results("recipe", results)
 
 
-def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse_options(description: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--nanogpt", type=Path, metavar="PATH",
-                        help="a checkout of karpathy/nanoGPT, to be timed as well")
+                        help="a checkout of karpathy/nanoGPT, to compare the speeds")
     parser.add_argument("--trial", action="store_true", help="a few steps; nothing is written")
     return parser.parse_args()
 

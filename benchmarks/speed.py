@@ -18,7 +18,6 @@ The seconds of a run depend on what else the machine does. So the cost of a step
 separately, in CPU time and in turns: a few steps of each rung, then again.
 """
 
-import argparse
 import hashlib
 import json
 import math
@@ -29,7 +28,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from recipe import LAPTOP_MODEL, LAPTOP_TRAINING, nanogpt_seconds, write_nanogpt_data
+from recipe import (
+    LAPTOP_MODEL,
+    LAPTOP_TRAINING,
+    nanogpt_seconds,
+    parse_options,
+    write_nanogpt_data,
+)
 from recording import provenance, stored, write_results
 from torch.nn import functional as F
 
@@ -104,22 +109,22 @@ def configs(options: dict, max_steps: int) -> tuple[VariantConfig, TrainConfig]:
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    options = parse_options(__doc__)
     about = provenance()
     corpus = load_corpus("tinyshakespeare")
     tokenizer = CharTokenizer.from_text(corpus.text)
-    text = Text(*split(torch.tensor(tokenizer.encode(corpus.text))), arguments.trial)
+    study = Study(*split(torch.tensor(tokenizer.encode(corpus.text))), options.trial)
     about |= {"ladder_code": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]}
-    cost = text.stored("cost", lambda: measure_cost(text.train_ids))
-    share = text.stored("newton_schulz", lambda: newton_schulz_share(text.train_ids))
-    target = statistics.mean(run["val_loss"] for run in text.runs(
+    cost = study.stored("cost", lambda: measure_cost(study.train_ids))
+    share = study.stored("newton_schulz", lambda: newton_schulz_share(study.train_ids))
+    target = statistics.mean(run["val_loss"] for run in study.runs(
         options_of(PLAIN), LAPTOP_TRAINING.max_steps))
-    ladder = [climb(text, rung, target) for rung in RUNGS]
-    without = [{"without": name, "runs": text.runs(options_of(FAST) | change, COMPARED_AT)}
+    ladder = [climb(study, rung, target) for rung in RUNGS]
+    without = [{"without": name, "runs": study.runs(options_of(FAST) | change, COMPARED_AT)}
                for name, change in WITHOUT.items()]
     last_with_adamw = list(RUNGS)[-2]
     rates = [{"optimizer": name, "learning_rate": rate,
-              "runs": text.runs(options_of(FAST if name == "muon" else last_with_adamw)
+              "runs": study.runs(options_of(FAST if name == "muon" else last_with_adamw)
                                 | {"learning_rate": rate}, COMPARED_AT)}
              for name, all_rates in LEARNING_RATES.items() for rate in all_rates]
     results = {
@@ -137,27 +142,19 @@ def main() -> None:
         "cost": cost,
         "newton_schulz": share,
     }
-    if arguments.nanogpt:
+    if options.nanogpt:
         fast = next(row for row in ladder if row["rung"] == FAST)
-        results["race"] = text.stored("race", lambda: race(
-            text, arguments.nanogpt, target, max(fast["steps_to_target"])))
-    if not arguments.trial:
+        results["race"] = study.stored("race", lambda: race(
+            study, options.nanogpt, target, max(fast["steps_to_target"])))
+    if not options.trial:
         write_results("speed", results)
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--nanogpt", type=Path, metavar="PATH",
-                        help="a checkout of karpathy/nanoGPT, for a race against it")
-    parser.add_argument("--trial", action="store_true", help="a few steps; nothing is written")
-    return parser.parse_args()
 
 
 # The runs -----------------------------------------------------------------------------------------
 
 
-class Text:
-    """The two splits, and the stored runs on them."""
+class Study:
+    """The two splits of the text, and the runs on them, which are stored."""
 
     def __init__(self, train_ids: torch.Tensor, val_ids: torch.Tensor, trial: bool = False):
         self.train_ids, self.val_ids, self.trial = train_ids, val_ids, trial
@@ -206,13 +203,13 @@ class Text:
         return self.stored(hashlib.sha256(described.encode()).hexdigest()[:16], work)
 
 
-def climb(text: Text, rung: str, target: float) -> dict:
+def climb(study: Study, rung: str, target: float) -> dict:
     """Train a rung with more and more steps until its mean is below the target."""
     options = options_of(rung)
     row = {"rung": rung, "options": options, "runs": []}
     budgets = (COMPARED_AT, LAPTOP_TRAINING.max_steps) if rung == PLAIN else BUDGETS
     for max_steps in budgets:
-        runs = text.runs(options, max_steps)
+        runs = study.runs(options, max_steps)
         row["runs"].append({"steps": max_steps, "runs": runs})
         if max_steps >= COMPARED_AT and all(run["val_loss"] <= target for run in runs):
             break
@@ -303,7 +300,7 @@ def newton_schulz_share(ids: torch.Tensor, rounds: int = 9) -> list[dict]:
 # The race against nanoGPT -------------------------------------------------------------------------
 
 
-def race(text: Text, nanogpt: Path, target: float, steps: float) -> dict:
+def race(study: Study, nanogpt: Path, target: float, steps: float) -> dict:
     """Train nanoGPT's whole laptop recipe and our fast recipe in turns. Return their seconds.
 
     The seconds are those of training: the median of a step times the number of steps for nanoGPT,
@@ -315,11 +312,11 @@ def race(text: Text, nanogpt: Path, target: float, steps: float) -> dict:
     max_steps = math.ceil(steps / 10) * 10
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        write_nanogpt_data(Path(folder), text.train_ids, text.val_ids)
+        write_nanogpt_data(Path(folder), study.train_ids, study.val_ids)
         for seed in SEEDS:
             model_config, training = configs(options_of(FAST), max_steps)
             torch.manual_seed(seed)
-            history = train(make_model(model_config), text.train_ids, text.val_ids,
+            history = train(make_model(model_config), study.train_ids, study.val_ids,
                             model_config.block_size, replace(training, seed=seed), progress=False,
                             optimizer=make_optimizer).history
             a_step = nanogpt_seconds(nanogpt.resolve(), Path(folder), LAPTOP_TRAINING.max_steps)

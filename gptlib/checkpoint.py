@@ -27,7 +27,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from gptlib.checks import any_path, check_arguments, model_with_numbers, optional, short
+from gptlib.checks import (
+    any_path,
+    check_arguments,
+    check_vocabulary,
+    model_with_numbers,
+    optional,
+    short,
+)
 from gptlib.tokenizer import Tokenizer, any_tokenizer
 
 OPTIMIZER = "optimizer."        # the names of the optimizer's tensors begin with this
@@ -96,13 +103,8 @@ def save_checkpoint(
                 f"{name}={short(value)} cannot be written, because it is not JSON ({error}): give "
                 "numbers, texts, lists and dicts"
             ) from None
-    if tokenizer and hasattr(model, "config_dict"):
-        vocab_size = model.config_dict().get("vocab_size")
-        if vocab_size and tokenizer.vocab_size > vocab_size:
-            raise CheckpointError(
-                f"the tokenizer has {tokenizer.vocab_size} tokens, but the model knows only "
-                f"vocab_size={vocab_size}: give the tokenizer that encoded the text"
-            )
+    if tokenizer:
+        check_vocabulary(model, tokenizer, CheckpointError)
     header = {
         "model": type(model).__name__,
         "config": model.config_dict() if hasattr(model, "config_dict") else {},

@@ -335,6 +335,17 @@ def trainable(name: str, value: Any) -> nn.Module:
 
 # Kinds for tensors --------------------------------------------------------------------------------
 
+def check_vocabulary(model: nn.Module, tokenizer: Any, error_class: type = ValueError) -> None:
+    """Raise an error if the tokenizer has more tokens than the model knows."""
+    config = model.config_dict() if hasattr(model, "config_dict") else {}
+    vocab_size = config.get("vocab_size")
+    if vocab_size and tokenizer.vocab_size > vocab_size:
+        raise error_class(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, but the model knows only "
+            f"vocab_size={vocab_size}: give the tokenizer that encoded the text"
+        )
+
+
 def tensor(shape: str) -> Callable:
     """Return the kind for tensors of a shape, such as "B, T". Equal letters mean equal sizes."""
     letters = shape.split(", ")

@@ -172,7 +172,8 @@ def from_parameters(config: type, namespace: Mapping[str, Any], **computed: Any)
     default.
 
     Raises:
-        ConfigError: `config` is no class of a config, `namespace` is no dict, or a value is wrong.
+        ConfigError: `config` is not the class of a config, `namespace` is not a dict, or a
+            value is wrong.
     """
     check_config_class(config)
     check_namespace(namespace, Mapping)

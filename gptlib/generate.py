@@ -22,6 +22,7 @@ from gptlib.checks import (
     at_least,
     between,
     check_arguments,
+    check_vocabulary,
     checked_value,
     list_of,
     model_with_numbers,
@@ -404,17 +405,6 @@ def stream_text(
             yield waiting[:len(waiting) - n_waiting]
             waiting = waiting[len(waiting) - n_waiting:]
     yield waiting + decoder.decode(b"", final=True)
-
-
-def check_vocabulary(model: nn.Module, tokenizer: Tokenizer) -> None:
-    """Raise a ValueError if the tokenizer has more tokens than the model knows."""
-    config = model.config_dict() if hasattr(model, "config_dict") else {}
-    vocab_size = config.get("vocab_size")
-    if vocab_size and tokenizer.vocab_size > vocab_size:
-        raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, but the model knows only "
-            f"vocab_size={vocab_size}: give the tokenizer that encoded the text"
-        )
 
 
 def longest_beginning(stops: Sequence[str], text: str) -> int:

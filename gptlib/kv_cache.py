@@ -9,6 +9,7 @@ With a cache, it computes them once:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -175,3 +176,12 @@ class LayerCache:
             rows = torch.arange(len(new), device=new.device)[:, None]               # (B, 1)
             stored.movedim(-2, 1)[rows, self.positions] = new.movedim(-2, 1)
         return stored[..., :S, :]
+
+
+def wrong_cache(cache: Any, expected: type) -> ValueError:
+    """Return the error for a cache that a model cannot use. It may be no cache at all."""
+    its_type = "" if isinstance(cache, expected) else f", it is {type(cache).__name__}"
+    return ValueError(
+        f"the cache is not one of this model{its_type}: use model.new_cache(batch_size), or no "
+        "second argument (the model takes no targets)"
+    )

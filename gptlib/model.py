@@ -21,7 +21,7 @@ from gptlib.block import Block
 from gptlib.checks import check_arguments, class_of_part, tokens
 from gptlib.config import GPTConfig
 from gptlib.data import check_ids
-from gptlib.kv_cache import KVCache
+from gptlib.kv_cache import KVCache, wrong_cache
 
 
 class GPT(nn.Module):
@@ -165,11 +165,7 @@ class GPT(nn.Module):
         if fits and not torch.compiler.is_compiling():
             fits = cache.reader in (None, id(self))
         if not fits or cache.block_size > self.block_size:
-            its_type = "" if isinstance(cache, KVCache) else f", it is {type(cache).__name__}"
-            raise ValueError(
-                f"the cache is not one of this model{its_type}: use model.new_cache(batch_size), "
-                "or no second argument (the model takes no targets)"
-            )
+            raise wrong_cache(cache, KVCache)
         if len(cache.lengths) != len(idx):
             raise ValueError(
                 f"the cache was made for {len(cache.lengths)} texts, but it gets {len(idx)}: "

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from gptlib.checks import checked_value, function_of, short, tokens
+from gptlib.checks import check_vocabulary, checked_value, function_of, short, tokens
 from gptlib.config import ConfigError
 from gptlib.data import batch_kind
 from gptlib.tokenizer import Tokenizer
@@ -61,13 +61,8 @@ def check_model(model: nn.Module, tokenizer: Tokenizer | None) -> None:
             "a model with weights of one byte cannot be trained: train the model first, then call "
             "int8_copy"
         )
-    config = model.config_dict() if hasattr(model, "config_dict") else {}
-    vocab_size = config.get("vocab_size")
-    if tokenizer and vocab_size and tokenizer.vocab_size > vocab_size:
-        raise ConfigError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, but the model knows only "
-            f"vocab_size={vocab_size}: give the tokenizer that encoded the text"
-        )
+    if tokenizer:
+        check_vocabulary(model, tokenizer, ConfigError)
 
 
 def check_block_size(model: nn.Module, block_size: int) -> None:

@@ -270,3 +270,16 @@ def test_the_page_of_results_states_the_measured_gap_above_the_floor(level):
     gaps = [run["gap_per_character"] for run in level["runs"]]
     assert level["mean"] == pytest.approx(statistics.mean(gaps))
     assert mean_and_std(gaps, 4, "") in RESULTS_PAGE
+
+
+# Speed --------------------------------------------------------------------------------------------
+
+
+def test_the_steps_to_a_target_are_interpolated_over_the_logarithm_of_the_steps(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from speed import steps_to_target
+    curve = [(100, 3.0), (400, 2.0), (1600, 1.0)]           # four times the steps gain 1 nat
+    assert steps_to_target(curve, 2.5) == pytest.approx(200)
+    assert steps_to_target(curve, 1.0) == pytest.approx(1600)
+    assert steps_to_target(curve, 3.5) == 100
+    assert steps_to_target(curve, 0.5) == np.inf

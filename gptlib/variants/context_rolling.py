@@ -21,7 +21,7 @@ from gptlib.block import Block
 from gptlib.checks import at_least, check_arguments, checked_value, function_of, optional, tokens
 from gptlib.config import ConfigError, GPTConfig
 from gptlib.data import check_ids
-from gptlib.kv_cache import KVCache
+from gptlib.kv_cache import KVCache, wrong_cache
 from gptlib.model import GPT
 from gptlib.variants.config import VariantConfig
 
@@ -168,11 +168,7 @@ class RollingGPT(GPT):
     def check_cache(self, idx: Tensor, cache: "RollingCache") -> None:
         # A cache that another model has filled holds other contexts.
         if not isinstance(cache, RollingCache) or cache.reader not in (None, id(self)):
-            its_type = "" if isinstance(cache, RollingCache) else f", it is {type(cache).__name__}"
-            raise ValueError(
-                f"the cache is not one of this model{its_type}: use model.new_cache(batch_size), "
-                "or no second argument (the model takes no targets)"
-            )
+            raise wrong_cache(cache, RollingCache)
         if len(cache.context) != len(idx):
             raise ValueError(
                 f"the cache was made for {len(cache.context)} texts, but it gets {len(idx)}: "

@@ -1,4 +1,4 @@
-"""More bad values that lost files, were not noticed, or got a sentence that misleads."""
+"""Mistakes in calls of the library: nothing is lost or silent, and each gets a sentence."""
 
 import json
 import subprocess
