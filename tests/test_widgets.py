@@ -444,6 +444,33 @@ def test_an_unknown_character_in_the_prompt_is_reported_in_place_of_the_bars(sam
     assert not error_message(sampler) and "<img" in sampler.drawing.value
 
 
+def test_a_slow_picture_of_old_values_never_covers_a_later_one(sampler, monkeypatch):
+    """JupyterLab can pass two changes to two threads. The first picture is the slow one here."""
+    picture, first_waits, goes_on = sampler.picture, threading.Event(), threading.Event()
+
+    def slow_at_first():
+        drawn = picture()
+        if not first_waits.is_set():
+            first_waits.set()
+            goes_on.wait(10)
+        return drawn
+
+    monkeypatch.setattr(sampler, "picture", slow_at_first)
+    changes = [
+        threading.Thread(target=setattr, args=(control, "value", value))
+        for control, value in ((sampler.temperature, 0.5), (sampler.prompt, "ab!"))
+    ]
+    changes[0].start()
+    assert first_waits.wait(10)
+    changes[1].start()
+    # Without a lock the error for "ab!" would be drawn within this time.
+    changes[1].join(0.5)
+    goes_on.set()
+    for change in changes:
+        change.join(10)
+    assert "character '!' (U+0021) at position 2" in error_message(sampler)
+
+
 def test_an_error_while_sampling_is_reported_and_the_button_works_again(sampler):
     sampler.prompt.value = ""
     sampler.sample.click()

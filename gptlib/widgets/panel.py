@@ -60,6 +60,8 @@ class Panel(W.VBox):
         self.drawing = W.HTML()
         self.busy = False
         self.stop_requested = threading.Event()
+        # JupyterLab can pass the changes of two controls to two threads of the kernel.
+        self.one_drawing_at_a_time = threading.RLock()
         super().__init__([*rows, self.status, self.drawing])
 
     def picture(self) -> tuple[Figure, str]:
@@ -81,11 +83,16 @@ class Panel(W.VBox):
         self.status.value = error_html(error)
 
     def draw_or_show_error(self, draw: Callable[..., None], *args) -> None:
-        """Call `draw(*args)`. An error replaces the picture, which is no longer true."""
-        try:
-            draw(*args)
-        except Exception as error:
-            self.drawing.value = error_html(error)
+        """Call `draw(*args)`. An error replaces the picture, which is no longer true.
+
+        A second thread waits here until the first has drawn. Then it reads the controls, so the
+        last picture always shows their last values.
+        """
+        with self.one_drawing_at_a_time:
+            try:
+                draw(*args)
+            except Exception as error:
+                self.drawing.value = error_html(error)
 
     def redraw_on_change(self, *controls: W.Widget) -> None:
         """Draw now, and again whenever one of the `controls` changes."""
