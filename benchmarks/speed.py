@@ -9,10 +9,10 @@ interrupted measurement continues where it stopped.
 
 The target is the loss with which nanoGPT's laptop recipe ends. The ladder starts from that recipe
 and adds one ingredient at a time. The learning rate falls to its end within each run. A run that is
-stopped early is therefore no measure of a shorter run. So each rung is trained several times, each
-time with twice as many steps, until a run ends below the target. The steps to the target are then
-interpolated between the last two runs: the loss is nearly a straight line over the logarithm of the
-steps.
+stopped early is therefore no measure of a shorter run. So each rung is trained several times, with
+300 steps first, and then with twice or half as many, until some runs end above the target and some
+below it. The steps to the target are interpolated between the two: the loss is nearly a straight
+line over the logarithm of the steps.
 
 The seconds of a run depend on what else the machine does. So the cost of a step is measured
 separately, in CPU time and in turns: a few steps of each rung, then again.
@@ -52,8 +52,8 @@ from gptlib.variants.config import VariantConfig
 ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "build/speed"
 SEEDS = (1, 2, 3)
-BUDGETS = (150, 300, 600, 1200, 2400)       # steps of the runs
 COMPARED_AT = 300                           # steps of all runs outside the ladder
+FEWEST, MOST = 75, 2400                     # steps of a run of the ladder
 
 # The ladder. Each rung has the options of the rung before it, and these.
 PLAIN = "nanoGPT's laptop recipe"
@@ -185,6 +185,10 @@ class Study:
             max_steps = min(max_steps, 3)
         return [self.run(options, max_steps, seed) for seed in SEEDS]
 
+    def below(self, target: float, options: dict, max_steps: int) -> list[bool]:
+        """Return for each seed whether the run ends below the target."""
+        return [run["val_loss"] <= target for run in self.runs(options, max_steps)]
+
     def run(self, options: dict, max_steps: int, seed: int) -> dict:
         """Train once. Return the last losses, and the seconds of training."""
         def work() -> dict:
@@ -204,20 +208,22 @@ class Study:
 
 
 def climb(study: Study, rung: str, target: float) -> dict:
-    """Train a rung with more and more steps until its mean is below the target."""
+    """Train a rung with more steps until all seeds end below the target, or with fewer."""
     options = options_of(rung)
-    row = {"rung": rung, "options": options, "runs": []}
-    budgets = (COMPARED_AT, LAPTOP_TRAINING.max_steps) if rung == PLAIN else BUDGETS
-    for max_steps in budgets:
-        runs = study.runs(options, max_steps)
-        row["runs"].append({"steps": max_steps, "runs": runs})
-        if max_steps >= COMPARED_AT and all(run["val_loss"] <= target for run in runs):
-            break
+    row = {"rung": rung, "options": options}
     if rung == PLAIN:
-        return row | {"steps_to_target": [LAPTOP_TRAINING.max_steps] * len(SEEDS)}
-    return row | {"steps_to_target": [
+        budgets = [COMPARED_AT, LAPTOP_TRAINING.max_steps]
+        row["steps_to_target"] = [LAPTOP_TRAINING.max_steps] * len(SEEDS)
+    else:
+        budgets = [COMPARED_AT]
+        while budgets[-1] < MOST and not all(study.below(target, options, budgets[-1])):
+            budgets.append(2 * budgets[-1])
+        while budgets[0] > FEWEST and any(study.below(target, options, budgets[0])):
+            budgets.insert(0, budgets[0] // 2)
+    row["runs"] = [{"steps": steps, "runs": study.runs(options, steps)} for steps in budgets]
+    return {"steps_to_target": [
         steps_to_target([(part["steps"], part["runs"][i]["val_loss"]) for part in row["runs"]],
-                        target) for i in range(len(SEEDS))]}
+                        target) for i in range(len(SEEDS))]} | row
 
 
 def steps_to_target(curve: list[tuple[int, float]], target: float) -> float:
