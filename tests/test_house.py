@@ -28,7 +28,7 @@ HOUSE = """
 
     plan
 
-    classroom.__init__ classroom.leaderboard classroom.measured
+    classroom.__init__ classroom.leaderboard classroom.records classroom.measured
     classroom.exercises.__init__ classroom.exercises._comparing classroom.exercises._checking
     classroom.exercises.bigram classroom.exercises.attention classroom.exercises.decoder_block
     classroom.exercises.full_gpt classroom.exercises.bpe classroom.exercises.time_weighting

@@ -112,10 +112,18 @@ def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: in
             raise ValueError(f"{name} is computed from the other arguments: leave it out")
     path = Path(out_dir) / f"result-{model.replace(' ', '-')}.json"
     refuse_other_model(path, model)
+    write_row(path, row, out_dir)
+    return row
+
+
+def write_row(path: Path, row: dict, out_dir: str | Path) -> None:
+    """Write a model's row to a JSON file below the folder `out_dir`, which may be missing."""
     try:
         content = json.dumps(row, indent=1).encode("utf-8")
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the result of {model} cannot be written as JSON: {error}") from None
+        raise ValueError(
+            f"the result of {row['model']} cannot be written as JSON: {error}"
+        ) from None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically({path: content})
@@ -125,7 +133,6 @@ def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: in
         ) from None
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror or error})") from None
-    return row
 
 
 def refuse_other_model(path: Path, model: str) -> None:
