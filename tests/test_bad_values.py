@@ -92,6 +92,7 @@ from gptlib.widgets import (
     CourierFact,
     MergeStepper,
     Sampler,
+    SingularValues,
     TimeWeightViewer,
     TrainingBoard,
     attention_weights,
@@ -886,6 +887,12 @@ refuses(Speed, {"step": 0.1, "evaluation": 0.1}, step=[*NOT_FLOAT, (-1.0, "at le
         evaluation=[*NOT_FLOAT, (NAN, "finite number")], checkpoint=[(-1.0, "at least 0")])
 refuses(BigramRow, {"table": COUNTS, "tokenizer": TOKENIZER, "text": "a"},
         table=[(-COUNTS, "counts, which are at least 0"), (NAN * COUNTS, "at least 0")])
+NOT_MATRICES = [({}, "it should have at least one matrix"), (COUNTS, "Mapping"),
+                ({"a": torch.ones(2)}, "matrices['a'] should be a matrix, (m, n)"),
+                ({"a": NAN * torch.ones(2, 2)}, "of finite floating-point numbers"),
+                ({"a": torch.ones(2, 2).int()}, "of finite floating-point numbers")]
+refuses(SingularValues, {"matrices": {"a": torch.ones(2, 2)}, "steps": 0}, matrices=NOT_MATRICES,
+        steps=[(11, "steps=11"), (-1, "steps=-1"), (1.5, "steps=1.5")])
 refuses(CourierFact, {}, models=[({}, "is empty: give at least one model")])
 refuses(save_result, RESULT, model=[("a\nb", "a name of one line"), (" ", "a name of one line")])
 NOT_SEEDS = [([], "two numbers or more"), ([1.0], "two numbers or more, one for each seed"),

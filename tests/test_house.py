@@ -37,6 +37,7 @@ HOUSE = """
 
     widgets.panel widgets.board widgets.explorer widgets.merges widgets.sampler widgets.viewers
     widgets.bigram_row widgets.tokenizers widgets.courier_fact widgets.distance_weights
+    widgets.singular_values
     widgets.__init__
 
     options __init__ __main__

@@ -31,6 +31,7 @@ from gptlib.checkpoint import read_header
 from gptlib.corpora.courier import Courier
 from gptlib.corpora.courier_text import CourierTokenizer
 from gptlib.generate import next_token_probabilities
+from gptlib.optimizers import orthogonalize
 from gptlib.train import train
 from gptlib.variants.build import make_model
 from gptlib.variants.config import VariantConfig
@@ -43,6 +44,7 @@ from gptlib.widgets import (
     DistanceWeights,
     MergeStepper,
     Sampler,
+    SingularValues,
     TimeWeightViewer,
     TokenizerComparison,
     TrainingBoard,
@@ -132,6 +134,7 @@ def all_widgets(models, sampler, board, tiny, rolling):
         TokenizerComparison({"ours": BPE, "GPT-4": None}, "lowest"),
         DistanceWeights({"toeplitz": (toeplitz_model, TOKENIZER)}, "abc abc"),
         CourierFact(courier_models()),
+        SingularValues({"a gradient": torch.randn(6, 4)}, steps=1),
     ]
 
 
@@ -1491,3 +1494,43 @@ def test_the_training_board_begins_its_samples_with_a_character_that_it_knows(tm
     board.start.click()
     assert board.prompt == "a" and len(board.samples[0][2]) > 0
     assert "done: 2 steps" in board.status.value
+
+
+# The singular values of a matrix ------------------------------------------------------------------
+
+
+@pytest.fixture
+def singular():
+    torch.manual_seed(0)
+    return SingularValues({"wide": torch.randn(3, 7), "tall": torch.randn(8, 2)})
+
+
+@pytest.mark.parametrize("name", ["wide", "tall"])
+@pytest.mark.parametrize("steps", [0, 1, 5, 10])
+def test_singular_values_are_those_after_the_iteration(singular, name, steps):
+    singular.matrix.value, singular.steps.value = name, steps
+    matrix = singular.matrices[name]
+    expected = orthogonalize(matrix, steps) if steps else matrix / matrix.norm()
+    (axes,) = singular.picture()[0].axes
+    before, now = (torch.tensor(line.get_ydata()) for line in axes.lines)
+    torch.testing.assert_close(now, torch.linalg.svdvals(expected))
+    torch.testing.assert_close(before, torch.linalg.svdvals(matrix / matrix.norm()))
+
+
+def test_the_axis_of_singular_values_stays_while_the_slider_moves(singular):
+    seen = set()
+    for steps in (0, 1, 10):
+        singular.steps.value = steps
+        (axes,) = singular.picture()[0].axes
+        seen.add((axes.get_ylim(), axes.get_xlim()))
+    assert len(seen) == 1
+
+
+def test_a_matrix_of_zeros_keeps_its_singular_values():
+    widget = SingularValues({"zeros": torch.zeros(3, 2)}, steps=5)
+    assert not error_message(widget) and widget.values(0).tolist() == [0.0, 0.0]
+
+
+def test_the_page_without_a_kernel_shows_every_step(singular):
+    page = Page(singular.static_html())
+    assert "tr" in page.tags and singular.static_html().count("<tr>") == 12

@@ -16,11 +16,12 @@ from gptlib.widgets.explorer import AttentionExplorer, attention_weights
 from gptlib.widgets.merges import MergeStepper
 from gptlib.widgets.panel import find_checkpoints
 from gptlib.widgets.sampler import Sampler
+from gptlib.widgets.singular_values import SingularValues
 from gptlib.widgets.tokenizers import TokenizerComparison
 from gptlib.widgets.viewers import ContextViewer, TimeWeightViewer
 
 __all__ = [
     "AttentionExplorer", "BigramRow", "ContextViewer", "CourierFact", "DistanceWeights",
-    "MergeStepper", "Sampler", "TimeWeightViewer", "TokenizerComparison", "TrainingBoard",
-    "attention_weights", "find_checkpoints",
+    "MergeStepper", "Sampler", "SingularValues", "TimeWeightViewer", "TokenizerComparison",
+    "TrainingBoard", "attention_weights", "find_checkpoints",
 ]
