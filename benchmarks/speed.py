@@ -62,7 +62,7 @@ RUNGS = {
     "larger learning rate": {"init": "scaled", "tie_weights": False, "learning_rate": 4e-3,
                              "min_lr": 0.0},
     "cool-down": {"schedule": "wsd"},
-    "rotary positions": {"rotary": True},
+    "rotary positions": {"rotary": True, "position": "none"},
     "RMSNorm": {"rms_norm": True},
     "QK-norm": {"qk_norm": True},
     "ReLU²": {"relu2": True},
@@ -74,7 +74,7 @@ FAST = "Muon"                               # the last rung is the whole fast re
 # Each ingredient alone is removed from the fast recipe.
 WITHOUT = {
     "cool-down": {"schedule": "cosine"},
-    "rotary positions": {"rotary": False},
+    "rotary positions": {"rotary": False, "position": "learned"},
     "RMSNorm": {"rms_norm": False},
     "QK-norm": {"qk_norm": False},
     "ReLU²": {"relu2": False},
@@ -83,7 +83,7 @@ WITHOUT = {
 }
 # Is one of the two optimizers ahead only because its learning rate is better chosen?
 LEARNING_RATES = {"adamw": (2e-3, 4e-3, 8e-3), "muon": (0.01, 0.02, 0.04)}
-MODEL_OPTIONS = ("init", "tie_weights", "rotary", "rms_norm", "qk_norm", "relu2", "zero_init",
+MODEL_OPTIONS = ("init", "tie_weights", "position", "rotary", "rms_norm", "qk_norm", "relu2", "zero_init",
                  "bigram_table")
 
 
