@@ -70,17 +70,21 @@ address: $(READY)
 #: make clean             remove what the commands above made, but for .venv, downloads and my_notebooks
 clean:    ; rm -rf runs build .pytest_cache .ruff_cache .hypothesis
 
-# Sphinx and its kin: for the next two and their tests, not for whoever only reads.
+# Sphinx and its kin, and the libraries that we compare with: for the next three and their tests.
 SITE := .venv/.installed-site
 $(SITE): $(READY)
-	sh tools/install.sh dev,site
+	sh tools/install.sh dev,site,bench
 	touch $@
 test: $(SITE)
-.PHONY: site editions
+.PHONY: site editions bench
 
 #: make site              the chapters as web pages in build/site, with search, glossary and the library's reference
 site: $(SITE)
 	$(PY) tools/make_site.py
+
+#: make bench             our speed beside other libraries, in build/bench; OPTIONS="--nanogpt PATH" adds checkouts
+bench: $(SITE)
+	$(PY) benchmarks/bench.py $(OPTIONS)
 
 #: make editions          student and instructor notebooks and slides, in build/editions
 editions: $(SITE)

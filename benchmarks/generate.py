@@ -84,9 +84,9 @@ def all_contestants(nanogpt_path: Path | None) -> dict[str, Callable]:
         "ours, no cache": ours(model, cache=False),
     }
     if nanogpt_path:
-        contestants["nanoGPT"] = nanogpt(nanogpt_path)
+        contestants["nanoGPT"] = nanogpt(nanogpt_path, BABY)
     try:
-        contestants["transformers"] = transformers()
+        contestants["transformers"] = transformers(BABY)
     except ImportError:
         print("transformers is not installed: left out")
     contestants["matrices alone"] = matrices_alone(model)
@@ -139,21 +139,21 @@ def ours(model: torch.nn.Module, cache: bool) -> Callable:
     return lambda idx, n_new: generate(model, idx, n_new, seed=0, cache=cache)
 
 
-def nanogpt(path: Path) -> Callable:
+def nanogpt(path: Path, shape: GPTConfig) -> Callable:
     sys.path.insert(0, str(path))
     import model as nanogpt_model
     config = nanogpt_model.GPTConfig(
-        block_size=BABY.block_size, vocab_size=BABY.vocab_size, n_layer=BABY.n_layer,
-        n_head=BABY.n_head, n_embd=BABY.n_embd, dropout=0.0, bias=False)
+        block_size=shape.block_size, vocab_size=shape.vocab_size, n_layer=shape.n_layer,
+        n_head=shape.n_head, n_embd=shape.n_embd, dropout=0.0, bias=False)
     model = nanogpt_model.GPT(config).eval()
     return lambda idx, n_new: model.generate(idx, n_new)
 
 
-def transformers() -> Callable:
+def transformers(shape: GPTConfig) -> Callable:
     from transformers import GPT2Config, GPT2LMHeadModel
     config = GPT2Config(
-        vocab_size=BABY.vocab_size, n_positions=BABY.block_size, n_embd=BABY.n_embd,
-        n_layer=BABY.n_layer, n_head=BABY.n_head, bos_token_id=0, eos_token_id=None)
+        vocab_size=shape.vocab_size, n_positions=shape.block_size, n_embd=shape.n_embd,
+        n_layer=shape.n_layer, n_head=shape.n_head, bos_token_id=0, eos_token_id=None)
     model = GPT2LMHeadModel(config).eval()
 
     def write(idx, n_new):
