@@ -4,6 +4,8 @@
 >>> model = gptlib.GPT(gptlib.GPTConfig(vocab_size=65))
 """
 
+# After this import, `load_model` knows the tokenizer of the courier.
+import gptlib.corpora.courier_text  # noqa: F401
 from gptlib.bigram import Bigram, count_bigrams, evaluate_bigram
 from gptlib.bpe import BPETokenizer, make_tokenizer
 from gptlib.checkpoint import save_checkpoint

@@ -294,7 +294,19 @@ def class_of_part(name: str, value: Any) -> Callable:
     """The kind for the class of a part of a model, or a function that makes the part."""
     if isinstance(value, nn.Module):
         raise ValueError(f"{name} is a {type(value).__name__} already, it should be the class")
-    return function(name, value)
+    value = function(name, value)
+    if isinstance(value, type) and issubclass(value, nn.Module):
+        return value
+
+    def make_part(*args, **kwargs):
+        part = value(*args, **kwargs)
+        if not isinstance(part, nn.Module):
+            raise ValueError(
+                f"{name} returned {short(part)}, it should return a part of a model, an nn.Module"
+            )
+        return part
+
+    return make_part
 
 
 def existing_file(name: str, value: str | Path) -> Path:

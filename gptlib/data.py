@@ -53,6 +53,10 @@ def batch_kind(name: str, value: Any) -> list[Tensor]:
             f"{name} has x of the shape {tuple(x.shape)} and y of the shape {tuple(y.shape)}, both "
             "should have the shape (B, T)"
         )
+    if x.numel() == 0:
+        raise ValueError(
+            f"{name} has x and y of the shape {tuple(x.shape)}, they should hold at least one token"
+        )
     if y.dtype != torch.int64:
         raise ValueError(f"{name} has y of {y.dtype}, it should be torch.int64: use y.long()")
     return batch

@@ -15,12 +15,14 @@ import io
 import json
 import math
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Image, display
 from matplotlib.axes import Axes
+from matplotlib.colors import is_color_like
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
@@ -76,9 +78,32 @@ def numbers(n_dimensions: int) -> Callable:
 def inches(name: str, value: float) -> float:
     """The kind of a size of a figure. A much larger picture would need too much memory."""
     value = above(0.0)(name, value)
+    if value < 0.1:
+        raise ValueError(f"{name}={value!r} should be at least 0.1 inches")
     if value > 100:
         raise ValueError(f"{name}={value!r} should be at most 100 inches")
     return value
+
+
+def one_color(name: str, value: str) -> str:
+    """The kind of a colour of matplotlib."""
+    if not is_color_like(value):
+        raise ValueError(f"{name}={short(value)} should be a colour of matplotlib, such as 'green'")
+    return value
+
+
+@contextmanager
+def options_of(function: str, options: dict):
+    """Turn an error of matplotlib about the options of the caller into a sentence about them."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError):
+        if not options:
+            raise
+        raise ValueError(
+            f"the options {short(options)} should be arguments that {function} of matplotlib "
+            f"accepts: see help({function})"
+        ) from None
 
 
 def evaluation(name: str, value: dict) -> dict:
@@ -114,7 +139,7 @@ def new_figure(
         "axes.spines.right": False,
         "axes.prop_cycle": plt.cycler(color=COLORS),
     }
-    with plt.rc_context(style):
+    with plt.rc_context(style), options_of("plt.subplots", subplots_options):
         figure, axes = plt.subplots(
             rows, columns, figsize=(width, height), layout="constrained", **subplots_options
         )
@@ -175,7 +200,7 @@ def mark_baselines(axes: Axes, vocab_size: int, bigram_loss: float | None = None
 
 @check_arguments(
     axes=Axes, history=list_of(evaluation),
-    vocab_size=at_least(1), bigram_loss=optional(float), label=str,
+    vocab_size=at_least(1), bigram_loss=optional(float), label=str, color=one_color,
 )
 def plot_loss(
     axes: Axes, history: list[dict], vocab_size: int, bigram_loss: float | None = None,
@@ -221,9 +246,10 @@ def plot_matrix(
                 f"the matrix has the shape {np.shape(matrix)}, and the labels of one side are "
                 f"{len(labels)}: give a label for each row and each column, or none"
             )
-    image = axes.imshow(
-        np.asarray(matrix), cmap=cmap, aspect="auto", interpolation="nearest", **imshow_options
-    )
+    with options_of("axes.imshow", imshow_options):
+        image = axes.imshow(
+            np.asarray(matrix), cmap=cmap, aspect="auto", interpolation="nearest", **imshow_options
+        )
     axes.set_xticks(range(len(column_labels)), column_labels, fontsize=8)
     axes.set_yticks(range(len(row_labels)), row_labels, fontsize=8)
     axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -232,7 +258,8 @@ def plot_matrix(
 
 
 @check_arguments(
-    axes=Axes, probabilities=numbers(1), labels=list_of(str), title=str, most=at_least(1)
+    axes=Axes, probabilities=numbers(1), labels=list_of(str), title=str, most=at_least(1),
+    color=one_color,
 )
 def plot_distribution(
     axes: Axes, probabilities, labels: Sequence[str], title: str = "", most: int = 15,

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from gptlib.bpe import load_tokenizer
 from gptlib.checkpoint import read_header, write_atomically
 from gptlib.checks import check_arguments
-from gptlib.corpora.courier_text import CourierTokenizer
 from gptlib.tokenizer import Tokenizer
 from gptlib.variants.build import model_from_header
 from gptlib.variants.quantize import round_to_int8
@@ -133,7 +132,4 @@ def read_rounded(path: Path) -> tuple[nn.Module, Tokenizer]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     model = model_from_header(header)
     model.load_state_dict(exact_tensors(tensors))
-    saved = header["tokenizer"]
-    is_courier = saved["class"] == "CourierTokenizer"
-    tokenizer = CourierTokenizer.from_dict(saved) if is_courier else load_tokenizer(saved)
-    return model.eval(), tokenizer
+    return model.eval(), load_tokenizer(header["tokenizer"])

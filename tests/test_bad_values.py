@@ -1077,6 +1077,51 @@ NAN_DRAFT = Bigram(5)
 NAN_DRAFT.table.weight.data.fill_(NAN)
 case("a draft that has diverged", lambda: generate_speculative(MODEL, NAN_DRAFT, IDS[None, :3], 2),
      "the draft's logits have nan")
+case("a Path with the name of a corpus", lambda: load_corpus(Path("theatre")),
+     "there is no file 'theatre'", "write load_corpus('theatre')")
+case("a Path with the name auto", lambda: load_corpus(Path("auto")), "write load_corpus('auto')")
+case("a result with a set", lambda: save_result(**RESULT, note={1, 2}),
+     "note={1, 2} cannot be written, because it is not JSON")
+case("a result with a config", lambda: save_result(**RESULT, config=CONFIG), "config=GPTConfig(")
+SHORT_READER = GPT(GPTConfig(vocab_size=COURIER.vocab_size, block_size=30, n_layer=1, n_head=2,
+                             n_embd=8))
+NOT_COURIER_READER = [
+    (SHORT_READER, "the model reads at most block_size=30 tokens, and it should read the 31"),
+    (MODEL, "the model has 5 tokens in its vocabulary, and the courier has 12"),
+]
+refuses(courier.train_on_courier, {"model": READER, "courier": COURIER, "config": TRAINING},
+        model=NOT_COURIER_READER)
+refuses(courier.courier_scores, {"model": READER, "courier": COURIER, "n": 1},
+        model=NOT_COURIER_READER)
+EXACT_READER = GPT(GPTConfig(vocab_size=COURIER.vocab_size, block_size=31, n_layer=1, n_head=2,
+                             n_embd=8))
+good("a courier for a model that just reads it",
+     lambda: courier.train_on_courier(EXACT_READER, COURIER, TRAINING))
+EMPTY_BATCH = (IDS[None, :0], IDS[None, :0])
+case("training with an empty batch", lambda: gptlib.train(**RUN | {"val_ids": [EMPTY_BATCH]}),
+     "val_ids[0] has x and y of the shape (1, 0), they should hold at least one token")
+case("an evaluation of an empty batch", lambda: evaluate_batches(MODEL, [EMPTY_BATCH]),
+     "they should hold at least one token")
+for part in (None, 3):
+    NO_PART = f"returned {part}, it should return a part of a model, an nn.Module"
+    case(f"a block that is {part}", lambda part=part: GPT(CONFIG, block=lambda config: part),
+         "block " + NO_PART)
+    case(f"a norm that is {part}", lambda part=part: GPT(CONFIG, norm=lambda n, bias: part),
+         "norm " + NO_PART)
+    case(f"attention that is {part}",
+         lambda part=part: Block(CONFIG, attention=lambda config: part), "attention " + NO_PART)
+good("a function that makes a block", lambda: GPT(CONFIG, block=lambda config: Block(config))(ONE))
+for options in ({"dpi": "a"}, {"subplot_kw": "polar"}, {"gridspec_kw": {"width_ratios": [1, 2]}}):
+    case(f"a figure with {options}", lambda options=options: new_figure(**options),
+         f"the options {options} should be arguments that plt.subplots")
+case("a matrix from 'a'", lambda: plot_matrix(**MATRIX, vmin="a"), "'vmin': 'a'", "axes.imshow")
+case("a matrix with a colour", lambda: plot_matrix(**MATRIX, colour="Blues"), "'colour': 'Blues'")
+good("a matrix from 0", lambda: plot_matrix(**MATRIX, vmin=0, cmap="Greens"))
+refuses(plot_distribution, BARS, color=[(3, "color=3 should be a colour of matplotlib")])
+refuses(new_figure, {}, width=[(0.001, "width=0.001 should be at least 0.1 inches")])
+good("the smallest figure", lambda: new_figure(width=0.1, height=0.1))
+case("a sampler with another tokenizer", lambda: Sampler({"a": (MODEL, BPE)}),
+     "the tokenizer has 259 tokens, but the model knows only vocab_size=5")
 
 
 # The tests ----------------------------------------------------------------------------------------

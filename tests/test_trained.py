@@ -18,7 +18,8 @@ from safetensors import safe_open
 from torch import nn
 from torch.testing import assert_close
 
-from gptlib import evaluate, make_model
+from gptlib import evaluate, load_model, make_model, save_checkpoint
+from gptlib.bpe import load_tokenizer, save_tokenizer
 from gptlib.corpora.courier import Courier, answer_kinds, courier_scores
 from gptlib.corpora.courier_text import CourierTokenizer, answer_probabilities, courier_question
 from gptlib.model import evaluating
@@ -267,6 +268,14 @@ def test_a_courier_tokenizer_is_written_and_read(tmp_path):
     path = tmp_path / "x.safetensors"
     write_rounded(path, model, CourierTokenizer(courier), {})
     assert read_rounded(path)[1].courier == courier
+
+
+def test_a_courier_tokenizer_comes_back_from_a_checkpoint_and_from_a_file(tmp_path):
+    model, tokenizer = load_trained("courier")
+    save_checkpoint(tmp_path / "x.safetensors", model, tokenizer)
+    assert load_model(tmp_path / "x.safetensors")[1].courier == tokenizer.courier
+    save_tokenizer(tokenizer, tmp_path / "x.json")
+    assert load_tokenizer(tmp_path / "x.json").courier == tokenizer.courier
 
 
 @pytest.mark.parametrize("name", ["gtp", "GPT", "../gpt"])

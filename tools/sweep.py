@@ -349,7 +349,8 @@ def execute(run: Run) -> str:
             run.notebook, run.out / run.notebook.name, run.given | {"out_dir": str(run.out)},
             cwd=run.notebook.parent, kernel_name="python3", language="python", progress_bar=False,
             start_timeout=300, extra_arguments=QUIET)
-        require(any(run.out.glob("result-*.json")), "it left no result-*.json")
+        require(any(run.out.glob("result-*.json")),
+                "it left no result-*.json, which the notebooks of a sweep write with save_result")
     except Exception as error:
         ended = f"failed: {one_line(error)}"
     record(run, ended)

@@ -22,6 +22,9 @@ TOKENIZERS = {
     "bpe": BPETokenizer,
 }
 
+# The classes that `load_tokenizer` knows, by name. corpora/courier_text.py adds CourierTokenizer.
+SAVED_CLASSES = {tokenizer.__name__: tokenizer for tokenizer in TOKENIZERS.values()}
+
 
 def file_or_dict(name: str, value: str | Path | dict) -> Path | dict:
     """The kind of a saved tokenizer: a dict, or the path of a file."""
@@ -76,13 +79,12 @@ def load_tokenizer(saved: str | Path | dict) -> Tokenizer:
     Raises:
         TokenizerError: the file or the dict describes no tokenizer of this library.
     """
-    classes = {tokenizer.__name__: tokenizer for tokenizer in TOKENIZERS.values()}
     try:
         if isinstance(saved, dict):
             content = saved
         else:
             content = json.loads(read_file(Path(saved)).decode("utf-8-sig"))
-        tokenizer_class = classes[content["class"]]
+        tokenizer_class = SAVED_CLASSES[content["class"]]
     except UnicodeDecodeError as error:
         raise TokenizerError(
             f"{saved} contains no tokenizer: it is not utf-8 text (see byte {error.start})"
@@ -91,7 +93,7 @@ def load_tokenizer(saved: str | Path | dict) -> Tokenizer:
         source = "the dict" if isinstance(saved, dict) else str(saved)
         raise TokenizerError(
             f"{source} describes no tokenizer of this library ({type(error).__name__}); "
-            f"its 'class' should be one of {', '.join(classes)}"
+            f"its 'class' should be one of {', '.join(SAVED_CLASSES)}"
         ) from None
     try:
         return tokenizer_class.from_dict(content)

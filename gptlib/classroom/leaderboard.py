@@ -112,18 +112,21 @@ def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: in
             raise ValueError(f"{name} is computed from the other arguments: leave it out")
     path = Path(out_dir) / f"result-{model.replace(' ', '-')}.json"
     refuse_other_model(path, model)
+    for name, value in more.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{name}={short(value)} cannot be written, because it is not JSON ({error}): give "
+                "numbers, texts, lists and dicts"
+            ) from None
     write_row(path, row, out_dir)
     return row
 
 
 def write_row(path: Path, row: dict, out_dir: str | Path) -> None:
     """Write a model's row to a JSON file below the folder `out_dir`, which may be missing."""
-    try:
-        content = json.dumps(row, indent=1).encode("utf-8")
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"the result of {row['model']} cannot be written as JSON: {error}"
-        ) from None
+    content = json.dumps(row, indent=1).encode("utf-8")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically({path: content})

@@ -161,13 +161,21 @@ def fact_letters(courier: Courier) -> list[str]:
 
 
 def check_reader(courier: Courier, model: nn.Module) -> None:
-    """Raise a ValueError if the model has more tokens than the courier."""
+    """Raise a ValueError if the model has other tokens than the courier, or reads less."""
     config = model.config_dict() if hasattr(model, "config_dict") else {}
-    vocab_size = config.get("vocab_size", 0)
-    if vocab_size > courier.vocab_size:
+    vocab_size = config.get("vocab_size", courier.vocab_size)
+    if vocab_size != courier.vocab_size:
         raise ValueError(
             f"the model has {vocab_size} tokens in its vocabulary, and the courier has "
             f"{courier.vocab_size}: give a model with vocab_size=courier.vocab_size"
+        )
+    # The last token of a text is predicted, but not read.
+    longest, needed = getattr(model, "block_size", None), courier.n_windows * courier.window - 1
+    if isinstance(longest, int) and longest < needed:
+        raise ValueError(
+            f"the model reads at most block_size={longest} tokens, and it should read the {needed} "
+            f"before the last one of this courier's texts: give a model with block_size={needed} "
+            "or more"
         )
 
 
@@ -251,6 +259,7 @@ def train_on_courier(
         {step: loss of the answers "one back"}, on 200 other texts, at each evaluation. These come
         every `config.eval_interval` steps.
     """
+    check_reader(courier, model)
     texts, x, next_step = None, None, 0
 
     def batches(step):

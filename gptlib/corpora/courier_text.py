@@ -14,6 +14,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
+from gptlib.bpe.build import SAVED_CLASSES
 from gptlib.checks import check_arguments, dict_with, function, list_of, optional, short, tokens
 from gptlib.corpora.courier import Courier, check_reader, fact_letters
 from gptlib.model import evaluating
@@ -74,6 +75,9 @@ class CourierTokenizer:
             raise TokenizerError(
                 f"saved['courier']={short(saved['courier'])} should be the options of a Courier"
             ) from None
+
+
+SAVED_CLASSES["CourierTokenizer"] = CourierTokenizer
 
 
 @check_arguments(courier=Courier, facts=list_of(int), lag=(1, 2))

@@ -128,6 +128,11 @@ def load_corpus(name: str | Path = "auto") -> Corpus:
             failed. Only "auto" ever replaces one corpus by another.
     """
     if isinstance(name, Path):
+        if str(name) in ("auto", *CORPORA) and not name.exists():
+            raise DataError(
+                f"there is no file {str(name)!r}, and a Path is always a file or a folder: for the "
+                f"corpus of this name, write load_corpus({str(name)!r})"
+            )
         return _load_files(str(name))
     if not isinstance(name, str):
         raise DataError(

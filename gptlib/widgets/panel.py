@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from gptlib.checkpoint import CheckpointError, read_header
-from gptlib.checks import check_arguments, checked_value, optional, some_path
+from gptlib.checks import check_arguments, check_vocabulary, checked_value, optional, some_path
 from gptlib.config import project_dir
 from gptlib.plot import visible
 from gptlib.tokenizer import Tokenizer, any_tokenizer
@@ -40,6 +40,7 @@ def models_kind(name: str, value: Models) -> Models:
         if isinstance(model, tuple) and len(model) == 2:
             checked_value(what, model[0], nn.Module)
             any_tokenizer(what, model[1])
+            check_vocabulary(*model)
         elif not isinstance(model, str | Path):
             raise ValueError(
                 f"{what} is {type(model).__name__}, it should be a path or (model, tokenizer)"
