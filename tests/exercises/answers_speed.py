@@ -509,7 +509,7 @@ def one_angle_for_all_positions(x):
     return turned(x, angles(2, D)[1:].expand(T, -1))
 
 
-@WRONG.to("rotate", "multiplied by i")
+@WRONG.to("rotate", "not by i")
 def pair_instead_of_position(x):
     T, D = x.shape
     i = torch.arange(D // 2)
@@ -802,6 +802,16 @@ def first_logit_compared(model, idx):
     return positions_of(leaks_from(model, idx, differ=lambda after, before: after[0] != before[0]))
 
 
+@WRONG.to("leaking_positions", "only the last logit")
+def last_logit_compared(model, idx):
+    return positions_of(leaks_from(model, idx, differ=lambda a, b: a[-1] != b[-1]))
+
+
+@WRONG.to("leaking_positions", "only the largest logit")
+def largest_logit_compared(model, idx):
+    return positions_of(leaks_from(model, idx, differ=lambda a, b: a.max() != b.max()))
+
+
 @WRONG.to("leaking_positions", "sum of the logits")
 def sums_compared(model, idx):
     differ = lambda after, before: after.sum() != before.sum()
@@ -902,14 +912,35 @@ def a_tensor(model, idx):
     return torch.tensor(all_pairs(model, idx))
 
 
-@WRONG.to("leaking_positions", "contains a tuple")
+@WRONG.to("leaking_positions", "element of type tuple")
 def pairs(model, idx):
     return sorted(leaks_from(model, idx))
 
 
-@WRONG.to("leaking_positions", "element of type float")
+@WRONG.to("leaking_positions", "element of type float", "integer")
 def floats(model, idx):
     return [float(t) for t in all_pairs(model, idx)]
+
+
+@WRONG.to("leaking_positions", "element of type Tensor", "integer")
+def tensors_of_floats(model, idx):
+    return list(torch.tensor(all_pairs(model, idx)).float())
+
+
+@WRONG.to("leaking_positions", "contains 1000000000000", "T − 1")
+def huge_positions(model, idx):
+    return [t + 10 ** 30 for t in all_pairs(model, idx)]
+
+
+@WRONG.to("leaking_positions", "no position -")
+def counted_backwards(model, idx):
+    return [t - idx.shape[1] for t in all_pairs(model, idx)]
+
+
+@WRONG.to("leaking_positions", "probabilities are compared")
+def probabilities_compared_exactly(model, idx):
+    differ = lambda after, before: not torch.equal(after.softmax(0), before.softmax(0))
+    return positions_of(leaks_from(model, idx, differ=differ))
 
 
 @WRONG.to("leaking_positions", "counted from 1")

@@ -223,7 +223,7 @@ RESULTS = {
     "the result is the singular values of X. Return X itself":
         lambda X, matrix: torch.linalg.svdvals(X),
     "the result contains absolute values. Return X itself": lambda X, matrix: X.abs(),
-    "the result is what X lacks to be the given matrix. Return X itself":
+    "the result is matrix − X. Return X itself":
         lambda X, matrix: matrix - X,
 }
 
@@ -423,7 +423,7 @@ SPEEDS = {
         lambda i, D: 1000 ** (-2 * i / D) * 2 * torch.pi,
     f"the angle is multiplied by π. It is in radians already. {ANGLE}":
         lambda i, D: 1000 ** (-2 * i / D) * torch.pi,
-    f"the pairs become slower in equal steps, 1 − 2i/D. Use a power of 1000. {ANGLE}":
+    f"the angle is t · (1 − 2i/D). Use a power of 1000. {ANGLE}":
         lambda i, D: 1 - 2 * i / D,
 }
 
@@ -586,9 +586,10 @@ def _power_of_the_product(x):
 
 ROTATE_MISTAKES = [
     (f"position t and pair i are exchanged in the angle. {ANGLE}", _position_and_pair_exchanged),
-    (f"the speed is multiplied by i, not by the position t. {ANGLE}", _pair_times_speed),
+    (f"the angle is i · 1000^(−2i/D). Multiply by the position t, not by i. {ANGLE}",
+     _pair_times_speed),
     (f"the angle is i at every position. {ANGLE}", _pairs_without_positions),
-    (f"position and speed are added. Multiply them. {ANGLE}", _added_angle),
+    (f"t and 1000^(−2i/D) are added. Multiply them. {ANGLE}", _added_angle),
     (f"the position is inside of the power. Take the power first, and then multiply. {ANGLE}",
      _power_of_the_product),
 ]
@@ -689,9 +690,9 @@ V = 8
 # What a later token, 0 to V − 1, adds to the logits.
 TOKENS = torch.arange(V).float()
 EFFECTS = {
-    # Changes the largest logit.
+    # Often changes which logit is the largest.
     "much": 64 * (TOKENS + 1).diag(),
-    # Changes neither the largest logit, nor the first one, nor the sum.
+    # Changes neither the first logit nor the sum, and hardly ever changes which one is the largest.
     "little": (TOKENS[:, None] + 1) / 128 * torch.tensor([0, 1, -1, 2, -2, 3, -4, 1]),
     # Changes all logits by the same number, and so changes no probability.
     "the same for all logits": (V - TOKENS)[:, None].expand(V, V) / 4,
@@ -709,9 +710,8 @@ class ToyModel(nn.Module):
     def __init__(self, view, effect):
         super().__init__()
         self.view, self.effect = view, effect
-        # Each row is a permutation of 0, 4, 8, …, so no two logits of a token are equal.
-        first = torch.arange(V)
-        self.past = 4.0 * ((3 * first[:, None] + 5 * first) % V)
+        # Row v is what token v adds to the logits of its own and all later positions.
+        self.past = (3 * TOKENS[:, None] + 5 * TOKENS) % V / 4
 
     def forward(self, idx):
         if not isinstance(idx, torch.Tensor) or idx.ndim != 2 or not idx.numel():
@@ -751,7 +751,8 @@ def _leaking_cases():
         case("sees the next token at every third position", "much", 1, 0, 3, 6, 7, 2, 5, 4),
         case("sees the next token at every third position", "little", 7, 1, 4, 4, 2, 2, 0),
         case("position 1 sees token 4", "much", 3, 1, 6, 2, 1, 7, 5),
-        case("position 1 sees token 4", "little", 0, 2, 7, 7, 0, 3),
+        # Logit 0 is the largest one after token 5.
+        case("position 1 sees token 4", "little", 0, 5, 7, 7, 0, 3),
         case("position 1 sees token 3 minus token 4", "little", 2, 0, 5, 3, 3, 6),
         case("position 3 sees token 4, and position 0 sees the last token", "much",
              1, 3, 6, 5, 7, 2, 0),
@@ -776,21 +777,24 @@ def _positions(answer):
     if not isinstance(answer, (list, tuple)):
         raise Wrong(f"the function returns a value of type {type(answer).__name__}, but it should "
                     "return a list of positions")
-    for position in answer:
-        if isinstance(position, bool):
-            raise Wrong("the list contains True or False. It should contain the numbers of the "
-                        "positions that leak, such as [0, 2]")
-        if isinstance(position, (list, tuple)):
-            raise Wrong(f"the list contains a {type(position).__name__}. It should contain the "
-                        "numbers of the positions that leak, such as [0, 2]")
-    try:
-        positions = [operator.index(position) for position in answer]
-    except TypeError:
-        other = next(position for position in answer if not hasattr(position, "__index__"))
-        raise Wrong(f"the list contains an element of type {type(other).__name__}. Every position "
-                    "should be one integer") from None
+    positions = [_position(element) for element in answer]
     padding = [-1] * (MAX_LENGTH - len(positions))
     return torch.tensor([len(positions), *positions[:MAX_LENGTH], *padding])
+
+
+def _position(element):
+    """Return an element of the list as an integer."""
+    if isinstance(element, bool):
+        raise Wrong("the list contains True or False. It should contain the numbers of the "
+                    "positions that leak, such as [0, 2]")
+    try:
+        position = operator.index(element)
+    except TypeError:
+        raise Wrong(f"the list contains an element of type {type(element).__name__}. It should "
+                    "contain one integer for each position that leaks, such as [0, 2]") from None
+    if abs(position) > 1000:
+        raise Wrong(f"the list contains {position}. Positions go from 0 to T − 1")
+    return position
 
 
 def _as_list(tensor):
@@ -906,6 +910,8 @@ COMPARISONS = {
         lambda before, after: after.argmax(-1) != before.argmax(-1),
     f"only the first logit is compared. {ANY_LOGIT}. Compare all logits":
         lambda before, after: after[..., 0] != before[..., 0],
+    f"only the last logit is compared. {ANY_LOGIT}. Compare all logits":
+        lambda before, after: after[..., -1] != before[..., -1],
     f"only the largest logit is compared. {ANY_LOGIT}. Compare all logits":
         lambda before, after: after.amax(-1) != before.amax(-1),
     f"only the sum of the logits is compared. Changes may cancel each other in it. {ANY_LOGIT}. "
