@@ -267,9 +267,14 @@ def result_transposed(matrix, steps):
     return stepped(divided(matrix), steps).T
 
 
-@WRONG.to("orthogonalize", "signs of X")
+@WRONG.to("orthogonalize", "signs of the matrix")
 def signs(matrix, steps):
     return matrix.sign()
+
+
+@WRONG.to("orthogonalize", "signs of X")
+def signs_of_the_result(matrix, steps):
+    return stepped(divided(matrix), steps).sign()
 
 
 @WRONG.to("orthogonalize", "QR")
@@ -853,6 +858,25 @@ def remainder_forgotten(model, idx):
         changed = idx.clone()
         changed[0, p] += 1
         leaks |= set((model(changed) != before)[0, :p].any(-1).nonzero()[:, 0].tolist())
+    return sorted(leaks)
+
+
+@WRONG.to("leaking_positions", "0 to 7", "% V")
+def remainder_of_the_length(model, idx):
+    before, leaks = model(idx), set()
+    for p in range(1, idx.shape[1]):
+        changed = idx.clone()
+        changed[0, p] = (idx[0, p] + 1) % before.shape[1]
+        leaks |= set((model(changed) != before)[0, :p].any(-1).nonzero()[:, 0].tolist())
+    return sorted(leaks)
+
+
+@WRONG.to("leaking_positions", "its own or an earlier token")
+def one_position_too_many(model, idx):
+    before, leaks = model(idx), set()
+    for p in range(1, idx.shape[1]):
+        after = replaced(model, idx, p, before.shape[-1])
+        leaks |= set((after != before[0])[:p + 1].any(-1).nonzero()[:, 0].tolist())
     return sorted(leaks)
 
 

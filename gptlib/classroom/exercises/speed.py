@@ -16,7 +16,6 @@ from gptlib.classroom.exercises._comparing import (
     finite,
     keeps_device,
     listed,
-    randint,
     randn,
     shown,
 )
@@ -206,6 +205,13 @@ def _step_of_muon(X):
     return 3.4445 * X - 4.7750 * A @ X + 2.0315 * A @ A @ X
 
 
+def _singular_values(X):
+    # PyTorch's library would print an error of its own for nan.
+    if not X.isfinite().all():
+        raise ValueError("no singular values")
+    return torch.linalg.svdvals(X)
+
+
 # What is returned.
 RESULTS = {
     "": lambda X, matrix: X,
@@ -218,10 +224,10 @@ RESULTS = {
     "the result is divided by its norm at the end. Divide once, before the loop":
         lambda X, matrix: X / X.norm(),
     "the result is divided by its largest singular value at the end. Return X itself":
-        lambda X, matrix: X / torch.linalg.matrix_norm(X, 2),
+        lambda X, matrix: X / _singular_values(X)[0],
     "the result has the wrong sign. Return X itself": lambda X, matrix: -X,
     "the result is the singular values of X. Return X itself":
-        lambda X, matrix: torch.linalg.svdvals(X),
+        lambda X, matrix: _singular_values(X),
     "the result contains absolute values. Return X itself": lambda X, matrix: X.abs(),
     "the result is matrix − X. Return X itself":
         lambda X, matrix: matrix - X,
@@ -278,6 +284,7 @@ ORTHOGONALIZE_MISTAKES = [
     (QR, _columns_by_qr),
     (QR, _rows_by_gram_schmidt),
     (QR, _columns_by_gram_schmidt),
+    (f"the result has only the signs of the matrix. {STEP}", lambda matrix, steps: matrix.sign()),
     (IDENTITY, lambda matrix, steps: torch.eye(*matrix.shape)),
     (IDENTITY, lambda matrix, steps: torch.eye(len(matrix))),
     (IDENTITY, lambda matrix, steps: torch.eye(matrix.shape[1])),
@@ -758,7 +765,7 @@ def _leaking_cases():
              1, 3, 6, 5, 7, 2, 0),
         case("divides by T and sees no later token", "much", 4, 6, 2, 7),
         case("sees the next token", "the same for all logits", 7, 3, 6, 2, 5),
-        {"model": ToyModel("sees all tokens", "much"), "idx": randint(V, 1, 8, seed=1)},
+        case("sees all tokens", "much", 5, 3, 4, 0, 7, 1, 3, 5, 7, 6),
     ]
 
 
@@ -853,15 +860,16 @@ TRIES = {
     f"the last token is never replaced. {TRY_ALL}, up to T − 1": lambda t, p, T: t < p < T - 1,
     f"the next token is never replaced. {TRY_ALL}, from t + 1 on": lambda t, p, T: p > t + 1,
     f"a position counts when its own token changes its logits. {LATER}": lambda t, p, T: p >= t,
-    f"a position counts when an earlier token changes its logits. {LATER}": lambda t, p, T: p != t,
+    f"a position counts when its own or an earlier token changes its logits. {LATER}":
+        lambda t, p, T: p != t,
     f"the tokens before a position are replaced, and not those after it. {LATER}":
         lambda t, p, T: p < t,
-    f"only position 0 is looked at. {LATER}. Look at every position t":
+    "only position 0 is looked at. Look at every position t":
         lambda t, p, T: p > t and t == 0,
-    f"position 0 is not looked at. {LATER}. Begin with t = 0": lambda t, p, T: p > t and t > 0,
-    f"only the position just before the last one is looked at. {LATER}. Look at every position t":
+    "position 0 is not looked at. Begin with t = 0": lambda t, p, T: p > t and t > 0,
+    "only the position just before the last one is looked at. Look at every position t":
         lambda t, p, T: p > t and t == T - 2,
-    f"the position just before the last one is not looked at. {LATER}. Look at every position t":
+    "the position just before the last one is not looked at. Look at every position t":
         lambda t, p, T: p > t and t < T - 2,
 }
 
@@ -971,7 +979,8 @@ LISTS = {
         lambda pairs, T: [len({t for t, p in pairs})],
     "the list has a 0 or a 1 for each position. Return the positions that leak":
         lambda pairs, T: [int(t in {t for t, p in pairs}) for t in range(T)],
-    f"the list is always empty. {LATER}": lambda pairs, T: [],
+    "the list is always empty. Position t leaks if a token after it, p > t, changes its logits":
+        lambda pairs, T: [],
 }
 
 
