@@ -697,8 +697,8 @@ V = 8
 # What a later token, 0 to V − 1, adds to the logits.
 TOKENS = torch.arange(V).float()
 EFFECTS = {
-    # Often changes which logit is the largest.
-    "much": 64 * (TOKENS + 1).diag(),
+    # Sometimes changes which logit is the largest.
+    "much": ((TOKENS + 1) / 2).diag(),
     # Changes neither the first logit nor the sum, and hardly ever changes which one is the largest.
     "little": (TOKENS[:, None] + 1) / 128 * torch.tensor([0, 1, -1, 2, -2, 3, -4, 1]),
     # Changes all logits by the same number, and so changes no probability.
