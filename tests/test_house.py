@@ -32,7 +32,7 @@ HOUSE = """
     classroom.exercises.__init__ classroom.exercises._comparing classroom.exercises._checking
     classroom.exercises.bigram classroom.exercises.attention classroom.exercises.decoder_block
     classroom.exercises.full_gpt classroom.exercises.bpe classroom.exercises.time_weighting
-    classroom.exercises.context_rolling classroom.exercises.sampling
+    classroom.exercises.context_rolling classroom.exercises.sampling classroom.exercises.speed
     classroom.notebook_source classroom.grading_process classroom.grade
 
     widgets.panel widgets.board widgets.explorer widgets.merges widgets.sampler widgets.viewers

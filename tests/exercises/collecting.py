@@ -16,6 +16,7 @@ NUMBERS = {
     "time_weighting": "06",
     "context_rolling": "07",
     "sampling": "08",
+    "speed": "09",
 }
 SOLUTION = re.compile(
     r"<details>\s*<summary>\s*Solution\s*</summary>(.*?)</details>", re.DOTALL

@@ -148,13 +148,23 @@ def combined(build: Callable, *choices: dict[str, Any]) -> Iterator[tuple[str, C
         choices: options by the sentence that describes the mistake. The right option has the
             sentence "".
     """
-    combinations = list(itertools.product(*(choice.items() for choice in choices)))
     for n_mistakes in (1, 2):
-        for combination in combinations:
+        for combination in _with_mistakes(n_mistakes, choices):
             sentences = [sentence for sentence, _ in combination if sentence]
-            if len(sentences) == n_mistakes:
-                text = " There is a second mistake: ".join(map(with_period, sentences))
-                yield text, build([option for _, option in combination])
+            text = " There is a second mistake: ".join(map(with_period, sentences))
+            yield text, build([option for _, option in combination])
+
+
+def _with_mistakes(n, choices):
+    """Yield lists of one pair (sentence, option) of each choice, n of them with a mistake."""
+    if not choices:
+        if n == 0:
+            yield []
+        return
+    for sentence, option in choices[0].items():
+        if n > 0 or not sentence:
+            for others in _with_mistakes(n - bool(sentence), choices[1:]):
+                yield [(sentence, option), *others]
 
 
 # Properties of an answer --------------------------------------------------------------------------
