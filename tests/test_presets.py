@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from gptlib.config import TrainConfig, at_least, check_parameters, from_parameters
+from gptlib.optimizers import make_optimizer
 from gptlib.run_folder import RESUME
 from gptlib.tokenizer import CharTokenizer, LowercaseTokenizer
 from gptlib.train import train
@@ -44,7 +45,7 @@ def meta_model(preset):
 
 def test_there_is_a_preset_for_every_published_system():
     assert list(PRESETS) == [
-        "mygpt", "mygpt_shifted", "mygpt_toeplitz", "mygpt_tuned", "mygpt_weighted",
+        "fast_laptop", "mygpt", "mygpt_shifted", "mygpt_toeplitz", "mygpt_tuned", "mygpt_weighted",
         "nanogpt", "nanogpt_laptop", "nanogpt_reference", "picogpt",
         "shakegpt_v1", "shakegpt_v2", "shakegpt_v3"]
 
@@ -123,5 +124,5 @@ def test_a_small_model_of_the_presets_shape_learns(preset):
                        min_lr=1e-3, warmup=4, lr_unit="steps", device="cpu")
     torch.manual_seed(0)
     history = train(make_model(config), ids[:-300], ids[-300:], 16, training,
-                    progress=False).history
+                    progress=False, optimizer=make_optimizer).history
     assert history[-1]["val_loss"] < history[0]["val_loss"] - 0.5
