@@ -1,15 +1,18 @@
 """Muon, an optimizer for the matrices of a neural network (Jordan et al. 2024; chapter 9).
 
-The gradient of a matrix is usually large in a few directions and small in all others. Gradient
-descent therefore learns mostly in these few directions. Muon gives all directions the same size. It
-replaces the matrix by the nearest matrix with orthogonal rows (or columns):
+Every matrix is a sum of directions: s₁ u₁v₁ᵀ + s₂ u₂v₂ᵀ + … with columns u and rows vᵀ of length 1.
+The gradient of a matrix usually has a few large sizes s, its singular values, and many small ones.
+Gradient descent therefore learns mostly in a few directions. Muon takes the mean of the last
+gradients (momentum), and gives all its directions nearly the same size:
 
 >>> gradient = torch.tensor([[100.0, 0.0], [0.0, 1.0]])     # the first direction is much larger
->>> orthogonalize(gradient).round(decimals=2)               # now both are equally large
+>>> orthogonalize(gradient).round(decimals=2)               # now both have the size 0.7
 tensor([[0.7000, 0.0000],
         [0.0000, 0.7000]])
 
-Embeddings, the output layer, norms and biases stay with AdamW.
+The exact result would have the size 1. The fast method gives sizes between 0.7 and 1.2, which is
+enough. Embeddings, the output layer, norms and biases stay with AdamW, because they are no
+matrices that turn one vector into another: each row of an embedding belongs to one token.
 """
 
 from collections import defaultdict
@@ -49,18 +52,19 @@ def two_betas(name: str, value: Sequence[float]) -> tuple[float, float]:
 
 @check_arguments(matrices=matrices_kind, steps=at_least(1))
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Return nearly orthogonal matrices: each singular value becomes a number between 0.7 and 1.2.
+    """Return nearly orthogonal matrices: most singular values become numbers from 0.7 to 1.2.
 
     Every matrix is U S Vᵀ with orthogonal U and V and a diagonal S, its singular values. The exact
-    result would be U Vᵀ. A polynomial comes close without computing U and V. X Xᵀ X has the
-    singular values s³, and X Xᵀ X Xᵀ X has s⁵, with the same U and V. Therefore
+    result would be U Vᵀ. A polynomial comes close without computing U and V. Since X Xᵀ = U S² Uᵀ,
+    the product X Xᵀ X has the singular values s³, with the same U and V, and X Xᵀ X Xᵀ X has s⁵.
+    Therefore
 
         X  ->  a X + b (X Xᵀ) X + c (X Xᵀ)² X
 
     maps each singular value s to a s + b s³ + c s⁵. Repeated five times, it brings every number
-    between 0.01 and 1 close to 1. This is called a Newton-Schulz iteration. The coefficients are
-    those of Jordan et al. (2024). They were chosen to be fast for small s, so the values do not
-    converge to exactly 1.
+    between 0.01 and 1 close to 1. Smaller numbers stay smaller. This is called a Newton-Schulz
+    iteration. The coefficients are those of Jordan et al. (2024). They were chosen to be fast for
+    small s, so the values do not converge to exactly 1.
 
     Args:
         matrices: (…, m, n). All of them are computed together.
@@ -79,10 +83,11 @@ class Muon(torch.optim.Optimizer):
     """Muon for the groups with `n_matrices`, AdamW for all others.
 
     Args:
-        groups: parameter groups. Each has `params` and may have `n_matrices`: so many matrices of
-            equal shape stand below one another in each parameter of the group. (The layer that
-            computes queries, keys and values has three.)
-        lr: the learning rate. A group may have `lr_scale`, which `gptlib.train` multiplies it by.
+        groups: parameter groups. Each has `params`, and may have `n_matrices`. 0 means AdamW. 1
+            means that each parameter is a matrix. 3 means that each parameter is three matrices
+            below one another, such as those for queries, keys and values.
+        lr: the learning rate. A group with `lr_scale` gets lr times this scale, here and whenever
+            `gptlib.train` changes the rate.
         betas, eps: of AdamW.
         weight_decay: the share of a weight, times lr, that each step removes.
     """
@@ -99,6 +104,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
+        """Change all weights. For a matrix: mean gradient, orthogonalize, decay, subtract."""
         by_shape = defaultdict(list)
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
@@ -119,7 +125,11 @@ class Muon(torch.optim.Optimizer):
                 weight.sub_(part.reshape(weight.shape), alpha=size)
 
     def direction(self, weight: Tensor) -> Tensor:
-        """Return the gradient with Nesterov momentum, and update the mean gradient."""
+        """Return 0.05 times the gradient plus 0.95 times the mean of the last gradients.
+
+        First the mean moves by 0.05 towards the gradient. So the newest gradient counts twice. This
+        is called Nesterov momentum.
+        """
         state = self.state[weight]
         if not state:
             state["mean_gradient"] = torch.zeros_like(weight)

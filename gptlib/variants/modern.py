@@ -1,13 +1,16 @@
 """Parts that newer GPTs use in place of GPT-2's (chapter 9). Each can be switched on alone.
 
 - Rotary positions (Su et al. 2021): queries and keys are rotated by an angle that grows with their
-  position. The score of a query and a key then depends on the distance between them.
-- QK-norm (Henry et al. 2020): queries and keys get the same length before they are compared.
-- ReLU² (So et al. 2021): max(0, x)² in place of GELU.
+  position. If a query is turned 7 times and a key 5 times, the angle between them changes only by
+  2 turns. So their score depends on the distance. Position vectors are then not needed.
+- QK-norm (Henry et al. 2020): queries and keys get the same length before they are compared. So
+  their scores cannot grow without limit.
+- ReLU² (So et al. 2021): max(0, x)² in place of GELU. It is cheaper to compute.
 - RMSNorm (Zhang & Sennrich 2019): a norm that divides by the root of the mean square. Here it has
   no weights.
-- Output layers that start at zero: at first each block adds nothing, and the GPT is a table of
-  single tokens.
+- Output layers that start at zero: the last layer of attention (`proj`), that of the feed-forward
+  layer (also `proj`), and the head. At first each block adds nothing. The head learns in the first
+  step, and the other layers as soon as the head is no longer zero.
 - A bigram table: learned logits for each pair of tokens, added to those of the GPT.
 """
 
@@ -26,8 +29,9 @@ def rotate(x: Tensor, positions: Tensor) -> Tensor:
     """Rotate `x`, (B, n_head, T, D), by the angles of its `positions`, (B or 1, T).
 
     Channels i and i + D/2 are the two coordinates of a point in a plane. The point is rotated by
-    position · 1000^(-2i / D) radians: the first planes turn fast, the last ones slowly. A length is
-    not changed by a rotation.
+    position · 1000^(-2i / D) radians. The first planes turn fast, and can tell near positions
+    apart. The last ones turn slowly, and can tell far ones apart. The 1000 is a choice for short
+    blocks (the paper has 10,000). A rotation changes no length.
     """
     if x.shape[-1] % 2:
         raise ValueError(f"x has {x.shape[-1]} channels, it should have an even number of them")
@@ -40,7 +44,7 @@ def rotate(x: Tensor, positions: Tensor) -> Tensor:
 
 
 class ModernAttention(CausalSelfAttention):
-    """Attention with rotary positions, QK-norm, or both.
+    """Attention with rotary positions, QK-norm, or both: first the norm, then the rotation.
 
     Args:
         rotary: rotate queries and keys by their positions.
@@ -94,7 +98,7 @@ def rms_norm(x: Tensor) -> Tensor:
 
 
 class RMSNorm(nn.Module):
-    """RMSNorm without weights. The arguments are those of LayerNorm, and change nothing."""
+    """RMSNorm without weights. It takes LayerNorm's arguments and does not use them."""
 
     def __init__(self, n_embd: int, bias: bool = False):
         super().__init__()
