@@ -82,7 +82,7 @@ WITHOUT = {
     "bigram table": {"bigram_table": False},
 }
 # Is one of the two optimizers ahead only because its learning rate is better chosen?
-LEARNING_RATES = {"adamw": (2e-3, 4e-3, 8e-3), "muon": (0.01, 0.02, 0.04)}
+LEARNING_RATES = {"adamw": (2e-3, 4e-3, 8e-3, 1.6e-2), "muon": (0.01, 0.02, 0.04)}
 MODEL_OPTIONS = (
     "init", "tie_weights", "position", "rotary", "rms_norm", "qk_norm", "relu2", "zero_init",
     "bigram_table",
