@@ -42,6 +42,7 @@ OPTIMIZER = "optimizer."        # the names of the optimizer's tensors begin wit
 # The type of each entry of a header.
 HEADER_TYPES = {
     "model": str,
+    "parts": list,
     "config": dict,
     "tokenizer": dict | None,
     "optimizer": str | None,
@@ -107,6 +108,7 @@ def save_checkpoint(
         check_vocabulary(model, tokenizer, CheckpointError)
     header = {
         "model": type(model).__name__,
+        "parts": class_names(model),
         "config": model.config_dict() if hasattr(model, "config_dict") else {},
         "tokenizer": tokenizer.to_dict() if tokenizer else None,
         "optimizer": type(optimizer).__name__ if optimizer else None,
@@ -148,6 +150,11 @@ def save_checkpoint(
             f"{path} could not be written ({error.strerror or error}); an earlier checkpoint there "
             "is unchanged"
         ) from None
+
+
+def class_names(model: nn.Module) -> list[str]:
+    """Return the names of the classes of a model and of all its parts, sorted."""
+    return sorted({type(module).__name__ for module in model.modules()})
 
 
 def refuse_foreign_json(path: Path) -> None:

@@ -44,6 +44,7 @@ from gptlib.train_checks import (
     check_logits,
     check_model,
     check_optimizer,
+    check_splits,
     check_tokenizer,
     one_number,
     optimizer_function,
@@ -118,10 +119,12 @@ def train(
             had another config, tokenizer or text. Nothing is changed.
         CheckpointError: a checkpoint is damaged or cannot be written, or another run uses out_dir.
         DataError: a split is shorter than one window, or a batch has no targets.
+        ValueError: a split has a token that the model does not know.
     """
     check_model(model, tokenizer)
     check_block_size(model, block_size)
     check_tokenizer(tokenizer, train_ids, val_ids)
+    check_splits(model, train_ids, val_ids)
     batches, val_batches = make_batches(train_ids, val_ids, block_size, config)
     device = pick_device(config.device)
     model.to(device).train()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gptlib.checks import check_vocabulary, checked_value, function_of, short, tokens
 from gptlib.config import ConfigError
-from gptlib.data import batch_kind
+from gptlib.data import batch_kind, check_ids
 from gptlib.tokenizer import Tokenizer
 
 
@@ -85,6 +85,19 @@ def check_tokenizer(
                 f"the text has the token {ids.max()}, but the tokenizer has only "
                 f"{tokenizer.vocab_size} tokens: give the tokenizer that encoded the text"
             )
+
+
+def check_splits(
+    model: nn.Module, train_ids: Tensor | Callable, val_ids: Tensor | Sequence[tuple]
+) -> None:
+    """Raise a ValueError if a split has a token that the model does not know.
+
+    Without this check, a run would stop at the first batch that has such a token.
+    """
+    config = model.config_dict() if hasattr(model, "config_dict") else {}
+    for ids in (train_ids, val_ids):
+        if "vocab_size" in config and isinstance(ids, Tensor):
+            check_ids(ids, config["vocab_size"])
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:

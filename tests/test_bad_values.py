@@ -788,6 +788,8 @@ refuses(plan_run, PLAN, config=NOT_CONFIG, train_config=NOT_TRAINING, train_toke
         val_tokens=NOT_0, text=NOT_TEXT, speed=[(0.5, "it should be Speed")])
 refuses(calibrate, {"config": CONFIG, "train_config": TRAINING, "train_ids": IDS, "val_ids": IDS,
                     "steps": 1}, steps=[*NOT_INT, (0, "at least 1")], train_ids=NOT_ROW)
+case("a result of no chapter", lambda: save_result(**RESULT | {"chapter": " "}), "chapter=' '",
+     "such as '01_bigram'")
 case("a result with an array", lambda: save_result(**RESULT, seeds=np.array([1])), "JSON")
 case("a result with '5' tokens", lambda: save_result(**RESULT, val_tokens="5"), "val_tokens='5'")
 case("a result in a file", lambda: save_result(**RESULT | {"out_dir": "RANKS_FILE"}),

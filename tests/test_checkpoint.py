@@ -310,7 +310,7 @@ def write_header(path, **entries):
     save_file({"a": torch.zeros(2)}, path, {"gptlib": json.dumps(header | entries)})
 
 
-@pytest.mark.parametrize("entry", ["model", "config", "tokenizer", "optimizer", "about"])
+@pytest.mark.parametrize("entry", ["model", "parts", "config", "tokenizer", "optimizer", "about"])
 def test_a_header_with_an_entry_of_the_wrong_type_is_refused(tmp_path, entry):
     path = tmp_path / "foreign.safetensors"
     write_header(path, **{entry: 5})

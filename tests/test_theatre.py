@@ -306,7 +306,7 @@ def check_first_wrong_character(text, level, error):
 
 def test_the_error_names_the_wrong_character_and_the_right_one():
     message = (
-        r"character 39, 't' after 'n in the garden.\\n  Fox: The ca', is in no play: "
+        r"character 39, 't' after 'n in the garden.\\n  Fox: The ca', is in no play of level 1: "
         "'n' would be right"
     )
     with pytest.raises(Ungrammatical, match=message):

@@ -772,3 +772,14 @@ def test_a_resumed_run_keeps_the_dtype_that_it_began_with(monkeypatch, tmp_path,
     history = start(stopped, out_dir=tmp_path, resume="auto", progress=False).history
     assert [row["val_loss"] for row in history] == [row["val_loss"] for row in expected]
     assert read_header(tmp_path / "last.safetensors")["about"]["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("rare", [-1, 5])
+def test_a_token_that_the_model_does_not_know_is_refused_before_the_first_step(rare):
+    model = Bigram(5)
+    ids = torch.arange(10_000) % 5
+    with_rare = ids.clone()
+    with_rare[7_000] = rare
+    config = TrainConfig(max_steps=1, batch_size=1, eval_interval=1)
+    with pytest.raises(ValueError, match="but the model knows 0 … 4"):
+        train(model, with_rare, ids[:50], 4, config, progress=False)

@@ -1,6 +1,7 @@
 """VariantConfig, make_model and load_model: from options to a model, and back from a checkpoint."""
 
 from dataclasses import asdict
+from functools import partial
 from itertools import product
 from typing import get_args, get_type_hints
 
@@ -11,7 +12,7 @@ from torch import nn
 from gptlib import GPT, Bigram, CharTokenizer, GPTConfig, load_model, make_model, save_checkpoint
 from gptlib.attention import CausalSelfAttention
 from gptlib.block import Block
-from gptlib.checkpoint import CheckpointError
+from gptlib.checkpoint import CheckpointError, load_weights
 from gptlib.config import ConfigError
 from gptlib.variants.build import ATTENTIONS
 from gptlib.variants.config import VariantConfig
@@ -203,6 +204,36 @@ def test_model_of_another_class_is_not_built(tmp_path):
         f"{path} holds a LSTM, which this library cannot build (it can build Bigram, GPT, "
         "RollingGPT, ModernGPT): make the model yourself and call load_weights(path, model)"
     )
+
+
+class AveragingAttention(CausalSelfAttention):
+    """An attention of a student, with the weights of the plain one."""
+
+    def forward(self, x, cache=None, mask=None):
+        return self.proj(x.cumsum(1))
+
+
+@pytest.mark.parametrize("model, part", [
+    (lambda: GPT(GPTConfig(**SMALL), block=partial(Block, attention=AveragingAttention)),
+     "with the parts AveragingAttention, but"),
+    (lambda: GPT(GPTConfig(**SMALL), block=partial(Block, attention=ATTENTIONS["toeplitz"])),
+     "with the parts ToeplitzAttention, but"),
+    (lambda: GPT(VariantConfig(**SMALL, rotary=True)), "with the parts ModernAttention, ModernGPT"),
+    (lambda: GPT(VariantConfig(**SMALL, attention="toeplitz")), "with the parts ToeplitzAttention"),
+])
+def test_a_model_with_parts_that_its_config_does_not_name_never_becomes_another_model(
+    model, part, tmp_path
+):
+    torch.manual_seed(0)
+    saved = model()
+    path = save(saved, tmp_path)
+    with pytest.raises(CheckpointError, match=part) as error:
+        load_model(path)
+    assert "load_weights(path, model)" in str(error.value)
+    assert "not a whole checkpoint" not in str(error.value)
+    again = model()
+    load_weights(path, again)
+    assert torch.equal(again(IDX), saved(IDX))
 
 
 @pytest.mark.parametrize("change", [

@@ -98,6 +98,8 @@ def save_result(out_dir: str | Path, *, chapter: str, model: str, parameters: in
     """
     if out_dir == "":
         raise ValueError("out_dir='' should name a folder, such as 'runs/gpt'")
+    if not chapter.strip():
+        raise ValueError(f"chapter={chapter!r} should name a chapter, such as '01_bigram'")
     n_tokens = checked_value("val_tokens", more.get("val_tokens", len(val_text)), at_least(1))
     nats = val_loss * n_tokens
     unknown = LowercaseTokenizer.UNKNOWN

@@ -546,12 +546,12 @@ class Ungrammatical(ValueError):
     be right there.
     """
 
-    def __init__(self, text: str, position: int, expected: str):
+    def __init__(self, text: str, position: int, expected: str, level: int):
         self.position = position
         self.expected = expected
         super().__init__(
             f"character {position}, {text[position]!r} after "
-            f"{text[max(0, position - 30):position]!r}, is in no play: "
+            f"{text[max(0, position - 30):position]!r}, is in no play of level {level}: "
             f"{' or '.join(map(repr, expected))} would be right"
         )
 
@@ -580,7 +580,7 @@ def score(text: str, level: int = 3) -> Score:
     Raises:
         Ungrammatical: at the first character that no play of that level can have there.
     """
-    reader = _Reader(text)
+    reader = _Reader(text, level)
     starts = []
     try:
         while reader.position < len(text):
@@ -603,8 +603,9 @@ class _EndOfText(Exception):
 class _Reader:
     """Find the picked option of each choice in a text, and collect its logp and its kinds."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, level: int):
         self.text = text
+        self.level = level
         self.position = 0
         self.logp = []
         self.kinds = []
@@ -621,7 +622,8 @@ class _Reader:
         if self.position == len(self.text):
             raise _EndOfText
         expected = _next_characters(start, choice.texts)
-        raise Ungrammatical(self.text, self.position, "".join(sorted(expected)))
+        raise Ungrammatical(
+            self.text, self.position, "".join(sorted(expected)), self.level)
 
     def _best_match(self, options: Sequence[str]) -> tuple[int, int]:
         """Return which option has the longest equal beginning, and the length of this beginning."""

@@ -20,6 +20,7 @@ from gptlib.bpe import load_tokenizer
 from gptlib.checkpoint import (
     CheckpointError,
     check_fit,
+    class_names,
     load_weights,
     read_header,
     read_shapes,
@@ -104,12 +105,38 @@ def load_model(path: str | Path) -> tuple[nn.Module, Tokenizer | None]:
         tokenizer = load_tokenizer(header["tokenizer"]) if header["tokenizer"] else None
         # On the device "meta", tensors have a shape and no memory.
         with torch.device("meta"):
-            check_fit(path, model_from_header(header))
+            model = model_from_header(header)
+            check_parts(path, header, model)
+            check_fit(path, model)
         model = model_from_header(header)
+    except ForeignParts:
+        raise
     except (ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from None
     load_weights(path, model)
     return model.eval(), tokenizer
+
+
+class ForeignParts(CheckpointError):
+    """A checkpoint holds a model whose parts are not those that its config describes."""
+
+
+def check_parts(path: Path, header: dict, model: nn.Module) -> None:
+    """Raise an error if the saved model had other parts than `model`, made from the same config.
+
+    Otherwise `GPT(config, block=MyBlock)` would come back as a plain GPT.
+    """
+    built = class_names(model)
+    # Earlier versions did not save the names.
+    saved = header.get("parts", built)
+    if saved != built:
+        others = ", ".join(str(name) for name in saved if name not in built) or "no others"
+        expected = ", ".join(name for name in built if name not in saved) or "no others"
+        raise ForeignParts(
+            f"{path} holds a model with the parts {others}, but its config describes one with the "
+            f"parts {expected}: make the model yourself, as it was made for the training, and call "
+            "load_weights(path, model)"
+        )
 
 
 def check_size(path: Path, config: dict) -> None:

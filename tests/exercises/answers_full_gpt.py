@@ -121,6 +121,11 @@ def crossing_token_dropped_unless_alone(probabilities, p):
     return result / result.sum(-1, keepdim=True)
 
 
+@WRONG.to("top_p", "row 0 keeps no token")
+def no_token_kept_and_not_renormalised(probabilities, p):
+    return torch.where(probabilities.cumsum(-1) <= p, probabilities, 0)
+
+
 @WRONG.to("top_p", "sum to 1")
 def not_renormalised(probabilities, p):
     return most_probable(probabilities, p)

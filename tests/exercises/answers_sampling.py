@@ -53,6 +53,11 @@ def with_logits(probabilities, threshold):
     return probabilities.log().masked_fill(~kept, -math.inf).softmax(-1)
 
 
+@WRONG.to("min_p", "keeps no token")
+def no_token_kept(probabilities, threshold):
+    return torch.zeros_like(probabilities)
+
+
 @WRONG.to("min_p", "the threshold itself")
 def threshold_alone(probabilities, threshold):
     return normalised(kept_above(probabilities, threshold))

@@ -423,6 +423,8 @@ def _top_p_properties(reader: Reader):
         sums = trial.got.sum(-1)
         if not close(sums, torch.ones_like(sums), 1e-5):
             row = (sums - 1).abs().argmax()
+            if sums[row] == 0:
+                raise Wrong(f"row {row} keeps no token. The most probable token always stays")
             raise Wrong(f"row {row} sums to {sums[row]:.4g}, not to 1. {DIVIDE}")
         _keeps_the_right_tokens(trial)
     agree(trials)
