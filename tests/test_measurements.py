@@ -283,3 +283,45 @@ def test_the_steps_to_a_target_are_interpolated_over_the_logarithm_of_the_steps(
     assert steps_to_target(curve, 1.0) == pytest.approx(1600)
     assert steps_to_target(curve, 3.5) == 100
     assert steps_to_target(curve, 0.5) == np.inf
+
+
+SPEED = RESULTS["speed"]
+SPEED_LOG = (ROOT / "docs/speed_log.md").read_text(encoding="utf-8")
+FAST_AT_300 = np.array([
+    run["val_loss"] for part in SPEED["ladder"][-1]["runs"] if part["steps"] == 300
+    for run in part["runs"]])
+
+
+@pytest.mark.parametrize("row", SPEED["ladder"], ids=lambda row: row["rung"])
+def test_the_log_of_speed_states_the_measured_steps_of_each_recipe(row):
+    assert row["rung"] == row["rung"].strip() and len(row["steps_to_target"]) == 3
+    assert f"| {row['rung']} | {mean_and_std(row['steps_to_target'], 0, '')} | " in SPEED_LOG
+
+
+@pytest.mark.parametrize("row", SPEED["ladder"][1:], ids=lambda row: row["rung"])
+def test_some_run_of_a_recipe_ends_above_the_target_and_its_longest_below(row):
+    last = [[run["val_loss"] for run in part["runs"]] for part in row["runs"]]
+    assert max(last[0]) > SPEED["target"] >= max(last[-1])
+
+
+@pytest.mark.parametrize("row", SPEED["without"], ids=lambda row: row["without"])
+def test_the_log_of_speed_states_what_each_change_gains(row):
+    differences = np.array([run["val_loss"] for run in row["runs"]]) - FAST_AT_300
+    stated = f"{mean_and_std(differences, 4)} ({finding(differences)})"
+    assert f"| {row['without']} | {stated} |" in SPEED_LOG
+
+
+@pytest.mark.parametrize("row", SPEED["learning_rates"],
+                         ids=lambda row: f"{row['optimizer']} {row['learning_rate']}")
+def test_the_log_of_speed_states_the_losses_of_each_learning_rate(row):
+    losses = [run["val_loss"] for run in row["runs"]]
+    assert (f"| {row['optimizer']} | {row['learning_rate']} | {mean_and_std(losses, sign='')} |"
+            in SPEED_LOG)
+
+
+def test_the_pages_state_the_race_and_all_its_runs_reach_the_target():
+    race = SPEED["race"]
+    assert all(row["val_loss"] <= SPEED["target"] for row in race["rounds"])
+    for page in (SPEED_LOG, RESULTS_PAGE):
+        assert f"{race['share_of_nanogpt_seconds']:.2f} of nanoGPT's seconds" in page
+        assert f"{race['steps']} steps" in page
