@@ -867,7 +867,7 @@ case("the optimizer of another model", lambda: train(**RUN | {
 case("a tokenizer of another text", lambda: train(**RUN | {"tokenizer": CharTokenizer("ab")}),
      "the text has the token 4, but the tokenizer has only 2 tokens")
 case("a negative target", lambda: train(**RUN | {"val_ids": torch.cat([IDS, IDS[:1] - 100])}),
-     "the text has the token -100: tokens should be at least 0")
+     "token ids run from -100 to 4, but the model knows 0 … 4")
 case("stop without parentheses", lambda: train(**RUN | {"stop": lambda: print}),
      "the result of stop", "it should be True or False")
 for result in (torch.tensor(INF), torch.tensor(NAN)):
