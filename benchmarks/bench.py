@@ -38,6 +38,7 @@ from gptlib.train import train
 
 OUT = Path(__file__).resolve().parents[1] / "build/bench"
 OURS = "this course"
+TICKS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)      # of the axes of ratios
 TITLES = {"training": "Training", "sampling": "Sampling", "bpe training": "Training a tokenizer",
           "bpe encoding": "Encoding a text"}
 
@@ -327,14 +328,18 @@ def draw(results: list[dict]):
         errors = [[row["ratio"] - row["lowest"] for row in peers],
                   [row["highest"] - row["ratio"] for row in peers]]
         if peers:
-            axes.barh([row["name"] for row in peers], ratios, xerr=errors, color=BLUE,
-                      error_kw={"capsize": 3})
+            axes.errorbar(ratios, [row["name"] for row in peers], xerr=errors, fmt="o",
+                          color=BLUE, capsize=3)
             axes.set_xscale("log")
+            ends = min(row["lowest"] for row in peers), max(row["highest"] for row in peers)
+            ticks = [tick for tick in TICKS if ends[0] / 2 < tick < ends[1] * 2]
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.set_xticks([], minor=True)
+            axes.set_ylim(-0.5, len(peers) - 0.5)
         axes.axvline(1, color=GREY, linestyle=":")
         axes.invert_yaxis()
         axes.set(xlabel="their seconds / ours")
         axes.set_title(result["title"], fontsize=11, loc="left")
-    figure.tight_layout()
     return figure
 
 
