@@ -25,7 +25,14 @@ from pathlib import Path
 
 import torch
 from bpe import encode_with_empty_cache, load_minbpe, train_huggingface
-from generate import matrices_alone, nanogpt, ours, transformers
+from generate import (
+    matrices_alone,
+    nanogpt,
+    nanogpt_model,
+    ours,
+    transformers,
+    transformers_model,
+)
 from recording import provenance
 from torch.nn import functional as F
 
@@ -39,8 +46,6 @@ from gptlib.train import train
 OUT = Path(__file__).resolve().parents[1] / "build/bench"
 OURS = "this course"
 TICKS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)      # of the axes of ratios
-TITLES = {"training": "Training", "sampling": "Sampling", "bpe training": "Training a tokenizer",
-          "bpe encoding": "Encoding a text"}
 
 
 @dataclass
@@ -48,6 +53,7 @@ class Contest:
     """Contestants that do the same work.
 
     Args:
+        about: the sizes of the work, in words.
         unit: what is counted, such as "tokens".
         amount: how many units one run processes.
         contestants: by name, functions that run once and return their seconds.
@@ -168,7 +174,7 @@ def training(sizes: Sizes, text: str, options: argparse.Namespace) -> Contest:
             contestants[name] = peer_training(*make_loss(source, model), ids, sizes)
     about = (f"{model.n_layer} layers of width {model.n_embd}, windows of {model.block_size} "
              f"tokens, {sizes.batch_size} in a batch, AdamW, {steps} steps")
-    return Contest(TITLES["training"], about, "tokens",
+    return Contest("Training", about, "tokens",
                    steps * sizes.batch_size * model.block_size, contestants)
 
 
@@ -195,20 +201,12 @@ def peer_training(model: torch.nn.Module, loss_of: Callable, ids: torch.Tensor,
 
 
 def transformers_loss(source: bool, shape: GPTConfig) -> tuple[torch.nn.Module, Callable]:
-    from transformers import GPT2Config, GPT2LMHeadModel
-    config = GPT2Config(
-        vocab_size=shape.vocab_size, n_positions=shape.block_size, n_embd=shape.n_embd,
-        n_layer=shape.n_layer, n_head=shape.n_head, resid_pdrop=0.0, embd_pdrop=0.0,
-        attn_pdrop=0.0, bos_token_id=0, eos_token_id=None)
-    model = GPT2LMHeadModel(config).train()
+    model = transformers_model(shape).train()
     return model, lambda x, y: F.cross_entropy(model(x).logits.flatten(0, 1), y.flatten())
 
 
 def nanogpt_loss(source: Path, shape: GPTConfig) -> tuple[torch.nn.Module, Callable]:
-    module = load_module(source / "model.py", "nanogpt_model")
-    model = module.GPT(module.GPTConfig(
-        block_size=shape.block_size, vocab_size=shape.vocab_size, n_layer=shape.n_layer,
-        n_head=shape.n_head, n_embd=shape.n_embd, dropout=0.0, bias=False)).train()
+    model = nanogpt_model(source, shape).train()
     return model, lambda x, y: model(x, y)[1]
 
 
@@ -222,16 +220,6 @@ def mingpt_loss(source: Path, shape: GPTConfig) -> tuple[torch.nn.Module, Callab
     config.embd_pdrop = config.resid_pdrop = config.attn_pdrop = 0.0
     model = MinGPT(config).train()
     return model, lambda x, y: model(x, y)[1]
-
-
-def load_module(path: Path, name: str):
-    """Return a Python file as a module, under a name that no other module has."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up by its name.
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def sampling(sizes: Sizes, options: argparse.Namespace) -> Contest:
@@ -252,7 +240,7 @@ def sampling(sizes: Sizes, options: argparse.Namespace) -> Contest:
 
     about = (f"{shape.n_layer} layers of width {shape.n_embd}, one text of {sizes.new_tokens} "
              "tokens. *Matrices alone* multiplies by every matrix once for each token")
-    return Contest(TITLES["sampling"], about, "tokens", sizes.new_tokens,
+    return Contest("Sampling", about, "tokens", sizes.new_tokens,
                    {name: lambda write=write: run(write) for name, write in writers.items()})
 
 
@@ -267,7 +255,7 @@ def bpe_training(sizes: Sizes, text: str, options: argparse.Namespace) -> Contes
         contestants["minbpe"] = lambda: timed(
             load_minbpe(options.minbpe).train, text, vocab_size)
     about = f"{len(text):,} characters, {vocab_size} tokens, GPT-4's pattern"
-    return Contest(TITLES["bpe training"], about, "characters", len(text), contestants)
+    return Contest("Training a tokenizer", about, "characters", len(text), contestants)
 
 
 def train_rustbpe(text: str, vocab_size: int):
@@ -291,7 +279,7 @@ def bpe_encoding(sizes: Sizes, text: str, options: argparse.Namespace) -> Contes
         minbpe = load_minbpe(options.minbpe, tokenizer.merges)
         contestants["minbpe"] = lambda: timed(minbpe.encode_ordinary, text)
     about = f"{len(text):,} characters, {sizes.vocab_size} tokens"
-    return Contest(TITLES["bpe encoding"], about, "characters", len(text), contestants)
+    return Contest("Encoding a text", about, "characters", len(text), contestants)
 
 
 # The page -----------------------------------------------------------------------------------------

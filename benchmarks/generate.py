@@ -139,22 +139,29 @@ def ours(model: torch.nn.Module, cache: bool) -> Callable:
     return lambda idx, n_new: generate(model, idx, n_new, seed=0, cache=cache)
 
 
-def nanogpt(path: Path, shape: GPTConfig) -> Callable:
+def nanogpt_model(path: Path, shape: GPTConfig) -> torch.nn.Module:
     sys.path.insert(0, str(path))
-    import model as nanogpt_model
-    config = nanogpt_model.GPTConfig(
+    import model as nanogpt
+    return nanogpt.GPT(nanogpt.GPTConfig(
         block_size=shape.block_size, vocab_size=shape.vocab_size, n_layer=shape.n_layer,
-        n_head=shape.n_head, n_embd=shape.n_embd, dropout=0.0, bias=False)
-    model = nanogpt_model.GPT(config).eval()
+        n_head=shape.n_head, n_embd=shape.n_embd, dropout=0.0, bias=False))
+
+
+def nanogpt(path: Path, shape: GPTConfig) -> Callable:
+    model = nanogpt_model(path, shape).eval()
     return lambda idx, n_new: model.generate(idx, n_new)
 
 
-def transformers(shape: GPTConfig) -> Callable:
+def transformers_model(shape: GPTConfig) -> torch.nn.Module:
     from transformers import GPT2Config, GPT2LMHeadModel
-    config = GPT2Config(
+    return GPT2LMHeadModel(GPT2Config(
         vocab_size=shape.vocab_size, n_positions=shape.block_size, n_embd=shape.n_embd,
-        n_layer=shape.n_layer, n_head=shape.n_head, bos_token_id=0, eos_token_id=None)
-    model = GPT2LMHeadModel(config).eval()
+        n_layer=shape.n_layer, n_head=shape.n_head, resid_pdrop=0.0, embd_pdrop=0.0,
+        attn_pdrop=0.0, bos_token_id=0, eos_token_id=None))
+
+
+def transformers(shape: GPTConfig) -> Callable:
+    model = transformers_model(shape).eval()
 
     def write(idx, n_new):
         return model.generate(idx, max_new_tokens=n_new, do_sample=True, pad_token_id=0,

@@ -212,20 +212,22 @@ class Study:
 def climb(study: Study, rung: str, target: float) -> dict:
     """Train a rung with more steps until all seeds end below the target, or with fewer."""
     options = options_of(rung)
-    row = {"rung": rung, "options": options}
+    budgets = [COMPARED_AT]
     if rung == PLAIN:
-        budgets = [COMPARED_AT, LAPTOP_TRAINING.max_steps]
-        row["steps_to_target"] = [LAPTOP_TRAINING.max_steps] * len(SEEDS)
+        budgets.append(LAPTOP_TRAINING.max_steps)
     else:
-        budgets = [COMPARED_AT]
         while budgets[-1] < MOST and not all(study.below(target, options, budgets[-1])):
             budgets.append(2 * budgets[-1])
         while budgets[0] > FEWEST and any(study.below(target, options, budgets[0])):
             budgets.insert(0, budgets[0] // 2)
-    row["runs"] = [{"steps": steps, "runs": study.runs(options, steps)} for steps in budgets]
-    return {"steps_to_target": [
-        steps_to_target([(part["steps"], part["runs"][i]["val_loss"]) for part in row["runs"]],
-                        target) for i in range(len(SEEDS))]} | row
+    runs = [{"steps": steps, "runs": study.runs(options, steps)} for steps in budgets]
+    curves = [[(part["steps"], part["runs"][i]["val_loss"]) for part in runs]
+              for i in range(len(SEEDS))]
+    needed = [steps_to_target(curve, target) for curve in curves]
+    if rung == PLAIN:
+        # The target is its own mean loss.
+        needed = [LAPTOP_TRAINING.max_steps] * len(SEEDS)
+    return {"rung": rung, "options": options, "runs": runs, "steps_to_target": needed}
 
 
 def steps_to_target(curve: list[tuple[int, float]], target: float) -> float:

@@ -125,8 +125,12 @@ def test_a_damaged_file_is_named(tmp_path, save, content):
         read_records(tmp_path)
 
 
-def test_a_value_that_was_changed_in_the_file_is_named(tmp_path, save):
-    row = save("fast") | {"steps": -3}
+@pytest.mark.parametrize(("changed", "message"), [
+    ({"steps": -3}, "steps.*should be at least 1"),
+    ({"losses": [2.0]}, "has 1 losses, it should have one for each seed"),
+])
+def test_a_value_that_was_changed_in_the_file_is_named(tmp_path, save, changed, message):
+    row = save("fast") | changed
     (tmp_path / "record-fast.json").write_text(json.dumps(row))
-    with pytest.raises(ValueError, match="steps.*should be at least 1"):
+    with pytest.raises(ValueError, match=message):
         read_records(tmp_path)

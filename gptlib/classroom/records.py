@@ -31,9 +31,6 @@ FEWEST_SEEDS = 3
 # Student's t for a one-sided bound of 95 %, for 2, 3, … 10 seeds. More seeds use the last number,
 # which is a little too strict for them.
 STUDENT_T = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833)
-COLUMNS = {"model": name_of_model, "steps": at_least(1), "losses": list_of(at_least(0.0)),
-           "target": above(0.0), "seconds": optional(at_least(0.0)),
-           "peer_seconds": optional(above(0.0))}
 
 
 def several_losses(name: str, value: Sequence[float]) -> list[float]:
@@ -42,6 +39,12 @@ def several_losses(name: str, value: Sequence[float]) -> list[float]:
     if len(losses) < 2:
         raise ValueError(f"{name} has {len(losses)} losses, it should have one for each seed")
     return losses
+
+
+# What a recipe's row has, and the kind of each value.
+COLUMNS = {"model": name_of_model, "steps": at_least(1), "losses": several_losses,
+           "target": above(0.0), "seconds": optional(at_least(0.0)),
+           "peer_seconds": optional(above(0.0))}
 
 
 @check_arguments(losses=several_losses)
@@ -62,10 +65,7 @@ def counts(losses: Sequence[float], target: float) -> bool:
     return len(losses) >= FEWEST_SEEDS and upper_bound(losses) <= target
 
 
-@check_arguments(
-    out_dir=any_path, model=name_of_model, steps=at_least(1), losses=several_losses,
-    target=above(0.0), seconds=optional(at_least(0.0)), peer_seconds=optional(above(0.0)),
-)
+@check_arguments(out_dir=any_path, **COLUMNS)
 def save_record(
     out_dir: str | Path, *, model: str, steps: int, losses: Sequence[float], target: float,
     seconds: float | None = None, peer_seconds: float | None = None,
