@@ -22,7 +22,7 @@ HOUSE = """
     variants.modern variants.quantize variants.build
 
     corpora.theatre corpora.text corpora.__init__ corpora.floor corpora.courier
-    corpora.courier_text
+    corpora.courier_text corpora.special_tokens
 
     trained
 
