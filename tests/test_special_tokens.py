@@ -29,7 +29,7 @@ def test_a_typed_special_token_is_ordinary_text(tokenizer):
     assert not any(tokenizer.is_special(i) for i in ids)
 
 
-@given(text=st.text(alphabet=[*NAMES, "a", "ü", "🙂", "<", "|"]).map("".join))
+@given(text=st.lists(st.sampled_from([*NAMES, "a", "ü", "🙂", "<", "|"])).map("".join))
 def test_no_text_is_encoded_to_a_special_token(text):
     tokenizer = SpecialTokenizer(TOKENIZERS["bpe"], NAMES)
     ids = tokenizer.encode(text)
