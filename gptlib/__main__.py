@@ -1,4 +1,4 @@
-"""The command line: `python -m gptlib plan`, `train`, `generate` and `grade`."""
+"""The command line: `python -m gptlib plan`, `train`, `generate`, `prepare` and `grade`."""
 
 import argparse
 import contextlib
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gptlib.bigram import evaluate_bigram
 from gptlib.bpe import make_tokenizer
-from gptlib.checks import is_out_of_memory
+from gptlib.checks import between, is_out_of_memory
 from gptlib.config import (
     ConfigError,
     GPTConfig,
@@ -30,6 +30,7 @@ from gptlib.config import (
     project_dir,
 )
 from gptlib.corpora import Corpus, load_corpus
+from gptlib.corpora.shards import open_shards
 from gptlib.data import check_length, split
 from gptlib.generate import stream_text
 from gptlib.optimizers import make_optimizer
@@ -43,7 +44,7 @@ from gptlib.variants.build import load_model, make_model
 from gptlib.variants.config import VariantConfig
 from gptlib.variants.quantize import int8_copy
 
-COMMANDS = ("train", "plan", "generate", "grade")
+COMMANDS = ("train", "plan", "generate", "prepare", "grade")
 
 # Presets also hold these settings of notebooks/train.ipynb. The command line does not have them.
 CHAPTER_SETTINGS = ("published", "prompt", "sample_tokens")
@@ -136,6 +137,9 @@ def train_command(options: Namespace) -> None:
     join_processes()
     # Only the first of several processes prints, and draws the loss.
     first = os.environ.get("RANK", "0") == "0"
+    if options.shards:
+        train_on_shards(options, first)
+        return
     corpus, tokenizer, config, train_config = read_options(options)
     train_ids, val_ids = encode_splits(corpus.text, tokenizer, config.block_size)
     check_memory(config, train_config, len(train_ids), len(val_ids))
@@ -155,6 +159,33 @@ def train_command(options: Namespace) -> None:
         n_bytes = len(split(corpus.text)[1].encode("utf-8"))
         if unknown_share(tokenizer, corpus.text):
             n_bytes = None
+        print(f"{describe_best(result, len(val_ids), n_bytes)}; model in {options.out}")
+
+
+def train_on_shards(options: Namespace, first: bool) -> None:
+    """Train on what `prepare` has written. The tokens stay on the disk."""
+    from gptlib.plot import new_figure, plot_loss
+
+    train_ids, val_split = open_shards(options.shards)
+    val_ids, tokenizer = val_split.sample(), train_ids.tokenizer
+    config = model_config(options, tokenizer.vocab_size)
+    train_config = from_parameters(TrainConfig, vars(options))
+    batches = train_ids.batches(config.block_size, train_config.batch_size, train_config.seed)
+    check_length(val_ids, config.block_size, "validation split")
+    check_memory(config, train_config, len(train_ids), len(val_ids))
+    torch.manual_seed(train_config.seed)
+    model = make_model(config)
+    if first:
+        print(f"{options.shards}: {train_ids.n_documents:,} documents, {len(train_ids):,} tokens")
+        print_warm_up(train_config, config.block_size)
+    result = train(model, batches, val_ids, config.block_size, train_config, out_dir=options.out,
+                   tokenizer=tokenizer, resume=options.resume, optimizer=make_optimizer)
+    if first and result.history:
+        figure, axes = new_figure()
+        plot_loss(axes, result.history, tokenizer.vocab_size)
+        figure.savefig(options.out / "loss.png")
+        n_bytes = sum(len(tokenizer.token_bytes(i)) for i in val_ids.tolist()
+                      if not tokenizer.is_special(i))
         print(f"{describe_best(result, len(val_ids), n_bytes)}; model in {options.out}")
 
 
@@ -206,6 +237,18 @@ def generate_command(options: Namespace) -> None:
     finally:
         # The sentence about an error begins in a line of its own.
         print(flush=True)
+
+
+def prepare_command(options: Namespace) -> None:
+    # This import is here because it needs the packages of the extra `data`.
+    from gptlib.prepare import prepare
+
+    limits = {"val_fraction": between(0.0, 0.5), "workers": at_least(1),
+              "vocab_size": at_least(256)}
+    for name, limit in limits.items():
+        checked_option(name, getattr(options, name), limit)
+    prepare(options.source, options.out, options.tokenizer, options.vocab_size, options.column,
+            options.separator, options.val_fraction, options.clean, options.workers)
 
 
 def grade_command(options: Namespace) -> None:
@@ -398,6 +441,9 @@ def make_parser() -> ArgumentParser:
                           help="training steps to time on this machine; 0: count only")
     add_training_options(planning)
     add_sampling_options(add_command("generate", generate_command, "sample from a checkpoint"))
+    add_preparing_options(add_command(
+        "prepare", prepare_command, "turn files of many kinds into tokens on the disk"
+    ))
     add_grading_options(add_command(
         "grade", grade_command, "check the exercises of all notebooks in a folder; no sandbox"
     ))
@@ -408,6 +454,8 @@ def add_training_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--preset", help="a system in notebooks/params, such as nanogpt; further options change it")
     add("--corpus", default="auto", help="a name, a path, a folder, a glob, or text:…")
+    add("--shards", type=Path,
+        help="a folder that `prepare` has written; in place of --corpus and --tokenizer")
     add("--tokenizer", default="char", choices=("char", "lowercase", "bpe"),
         help="how text becomes tokens")
     add("--vocab-size", type=int, default=512,
@@ -459,6 +507,20 @@ def add_sampling_options(parser: ArgumentParser) -> None:
     add("--int8", action="store_true",
         help="weights of one byte: faster on a CPU, a little less exact")
     add("--seed", type=int, help="the same seed gives the same text")
+
+
+def add_preparing_options(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", help="a file, a folder, a glob, or wikipedia:LANGUAGE")
+    add("--out", type=Path, required=True, help="the folder for the tokens")
+    add("--tokenizer", default="bpe", choices=("bpe", "char"), help="how text becomes tokens")
+    add("--vocab-size", type=int, default=512, help="of the bpe tokenizer")
+    add("--column", default="text", help="the column of a table that holds the text")
+    add("--separator", help="a text that stands between two documents of a file")
+    add("--val-fraction", type=float, default=0.01, help="share of the documents for validation")
+    add("--clean", action="store_true",
+        help="remove exact copies, repeated lines and very short documents")
+    add("--workers", type=int, default=2, help="processes that encode")
 
 
 def add_grading_options(parser: ArgumentParser) -> None:

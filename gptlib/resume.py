@@ -84,6 +84,9 @@ def identity(
         del recipe[name]
     if isinstance(train_ids, Tensor):
         train_digest = digest([train_ids])
+    elif hasattr(train_ids, "digest"):
+        # Batches from a file whose hash is known (see gptlib.corpora.shards).
+        train_digest = train_ids.digest
     else:
         # A function: the batch of its first step.
         train_digest = digest(batch_kind("the batch of step 1", train_ids(0)))

@@ -22,7 +22,9 @@ HOUSE = """
     variants.modern variants.quantize variants.build
 
     corpora.theatre corpora.text corpora.__init__ corpora.floor corpora.courier
-    corpora.courier_text corpora.special_tokens
+    corpora.courier_text corpora.special_tokens corpora.shards
+    corpora.plain_text corpora.formats corpora.documents corpora.cleaning corpora.overlap
+    corpora.example_heap corpora.scaling
 
     trained
 
@@ -37,8 +39,10 @@ HOUSE = """
 
     widgets.panel widgets.board widgets.explorer widgets.merges widgets.sampler widgets.viewers
     widgets.bigram_row widgets.tokenizers widgets.courier_fact widgets.distance_weights
-    widgets.singular_values
+    widgets.singular_values widgets.near_copies
     widgets.__init__
+
+    prepare
 
     options __init__ __main__
 """.split()

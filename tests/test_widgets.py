@@ -43,6 +43,7 @@ from gptlib.widgets import (
     CourierFact,
     DistanceWeights,
     MergeStepper,
+    NearCopies,
     Sampler,
     SingularValues,
     TimeWeightViewer,
@@ -1534,3 +1535,36 @@ def test_a_matrix_of_zeros_keeps_its_singular_values():
 def test_the_page_without_a_kernel_shows_every_step(singular):
     page = Page(singular.static_html())
     assert "tr" in page.tags and singular.static_html().count("<tr>") == 12
+
+
+# NearCopies ---------------------------------------------------------------------------------------
+
+NAMES = ["a.txt", "b.txt", "c.txt"]
+SIMILARITY = {(0, 1): 0.9, (0, 2): 0.3, (1, 2): 0.5}
+
+
+def test_near_copies_counts_the_pairs_from_the_threshold_on():
+    widget = NearCopies(NAMES, SIMILARITY, threshold=0.5)
+    assert [widget.count(threshold) for threshold in (0.0, 0.5, 0.51, 0.9, 1.0)] == [3, 2, 1, 1, 0]
+    before = widget.drawing.value
+    widget.threshold.value = 0.95
+    assert widget.drawing.value != before
+    assert "0 pairs are near copies" in widget.drawing.value
+
+
+def test_near_copies_without_a_kernel_is_a_table_from_the_most_similar_pair_on():
+    page = NearCopies(NAMES, SIMILARITY).static_html()
+    assert page.index("a.txt, b.txt") < page.index("b.txt, c.txt") < page.index("a.txt, c.txt")
+    assert "0.90" in page
+
+
+@pytest.mark.parametrize(("arguments", "fragment"), [
+    ((NAMES, {}), "similarity is empty"),
+    ((NAMES, {(0, 3): 0.5}), r"similarity has the pair \(0, 3\), there are 3 names"),
+    ((NAMES, {(0, 1): 1.5}), "should be between 0 and 1"),
+    ((NAMES, {"a": 0.5}), "it should be a pair of two numbers"),
+    ((NAMES, SIMILARITY, 2.0), "threshold=2.0 should be between 0 and 1"),
+], ids=["no pairs", "unknown document", "similarity above 1", "no pair", "threshold above 1"])
+def test_near_copies_refuses_bad_values(arguments, fragment):
+    with pytest.raises(ValueError, match=fragment):
+        NearCopies(*arguments)

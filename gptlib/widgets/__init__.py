@@ -14,6 +14,7 @@ from gptlib.widgets.courier_fact import CourierFact
 from gptlib.widgets.distance_weights import DistanceWeights
 from gptlib.widgets.explorer import AttentionExplorer, attention_weights
 from gptlib.widgets.merges import MergeStepper
+from gptlib.widgets.near_copies import NearCopies
 from gptlib.widgets.panel import find_checkpoints
 from gptlib.widgets.sampler import Sampler
 from gptlib.widgets.singular_values import SingularValues
@@ -22,6 +23,6 @@ from gptlib.widgets.viewers import ContextViewer, TimeWeightViewer
 
 __all__ = [
     "AttentionExplorer", "BigramRow", "ContextViewer", "CourierFact", "DistanceWeights",
-    "MergeStepper", "Sampler", "SingularValues", "TimeWeightViewer", "TokenizerComparison",
-    "TrainingBoard", "attention_weights", "find_checkpoints",
+    "MergeStepper", "NearCopies", "Sampler", "SingularValues", "TimeWeightViewer",
+    "TokenizerComparison", "TrainingBoard", "attention_weights", "find_checkpoints",
 ]
