@@ -145,13 +145,20 @@ def messages_only(text: str) -> str:
 
 # Web pages, books, documents of word processors ---------------------------------------------------
 
+# The names of markitdown's converters.
+CONVERTERS = {".html": "HtmlConverter", ".htm": "HtmlConverter", ".epub": "EpubConverter",
+              ".docx": "DocxConverter", ".pdf": "PdfConverter"}
+
+
 def read_converted(file: BinaryIO, source: str, column: str) -> Iterator[Document]:
     """Yield the text of a web page, an EPUB, a DOCX or a PDF, as Markdown."""
     markitdown = needed("markitdown", source)
     ending = "." + source.lower().rpartition(".")[2]
+    # Markitdown itself would read a damaged file as plain text. Its converters refuse it.
+    converter = getattr(needed("markitdown.converters", source), CONVERTERS[ending])()
     try:
-        result = markitdown.MarkItDown(enable_plugins=False).convert_stream(
-            io.BytesIO(file.read()), file_extension=ending)
+        result = converter.convert(io.BytesIO(file.read()),
+                                   markitdown.StreamInfo(extension=ending))
     except Exception as error:          # each converter raises errors of its own
         raise DataError(
             f"{source} is not a {ending[1:].upper()} file that can be read "
@@ -196,7 +203,6 @@ def read_wikitext(file: BinaryIO, source: str, column: str) -> Iterator[Document
 
 READERS = {
     ".csv": read_csv, ".tsv": read_csv, ".jsonl": read_jsonl, ".ndjson": read_jsonl,
-    ".json": read_json, ".parquet": read_parquet, ".html": read_converted, ".htm": read_converted,
-    ".epub": read_converted, ".docx": read_converted, ".pdf": read_converted,
-    ".wiki": read_wikitext, ".wikitext": read_wikitext,
+    ".json": read_json, ".parquet": read_parquet, ".wiki": read_wikitext,
+    ".wikitext": read_wikitext, **dict.fromkeys(CONVERTERS, read_converted),
 }
