@@ -31,7 +31,7 @@ from gptlib.checks import (
     at_least,
     between,
     check_arguments,
-    checked_value,
+    list_of,
     optional,
     several,
 )
@@ -132,7 +132,7 @@ def step_kind(name: str, value: Step) -> Step:
     return value
 
 
-@check_arguments(DataError, documents=several, steps=several, rejects=optional(any_path))
+@check_arguments(DataError, documents=several, steps=list_of(step_kind), rejects=optional(any_path))
 def clean(
     documents: Iterable[Document], steps: Sequence[Step], rejects: str | Path | None = None
 ) -> Cleaning:
@@ -142,7 +142,6 @@ def clean(
         rejects: a JSONL file for everything that is removed: source, step, reason and text. So
             nothing is lost. An earlier file of this name is replaced.
     """
-    steps = [step_kind(f"steps[{i}]", step) for i, step in enumerate(steps)]
     return Cleaning(documents, steps, Path(rejects) if rejects is not None else None)
 
 
@@ -176,7 +175,7 @@ class Repetition:
 
     def __call__(self, document: Document) -> Document | Reject:
         lines = [line for line in document.text.splitlines() if line.strip()]
-        repeated = 1 - len(set(lines)) / max(1, len(lines))
+        repeated = (len(lines) - len(set(lines))) / max(1, len(lines))
         if repeated > self.LINES:
             return Reject(f"{repeated:.0%} of its lines repeat an earlier line")
         share = repeated_share(document.text.split(), 10)
@@ -241,7 +240,12 @@ class Language:
     def __init__(self, language: str = "en", judged_from: int = 50):
         self.detect = needed("py3langid", "Language").classify
         known = {label for label, _ in needed("py3langid", "Language").rank("text")}
-        self.language = checked_value("language", language, tuple(sorted(known)))
+        if language not in known:
+            raise DataError(
+                f"language={language!r} is not a language that py3langid knows: give a code such "
+                "as en, de, ar or th"
+            )
+        self.language = language
         self.judged_from = judged_from
 
     def __call__(self, document: Document) -> Document | Reject:
