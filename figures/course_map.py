@@ -12,7 +12,7 @@ from gptlib.plot import BLUE, GREEN, GREY, new_figure
 ROOT = Path(__file__).resolve().parents[1]
 # The size of a box, and the distance between the corners of two neighbours.
 WIDTH, HEIGHT = 2.5, 1.3
-COLUMNS, ROW = (2.86, 3.813), 2.5         # the lower row has five boxes, the upper row four
+COLUMNS, ROW = (2.86, 4.766), 2.5         # the lower row has six boxes, the upper row four
 # The height of the line that leads from chapter 4 to the chapters after it.
 BRANCH_Y = 1.92
 ARROW = {"arrowstyle": "-|>", "color": GREY, "linewidth": 1.8, "shrinkA": 0, "shrinkB": 0}
@@ -27,14 +27,15 @@ CHAPTERS = {
     "7 · Context rolling": ((2, 0), "carry a memory from\nwindow to window"),
     "8 · Sampling": ((3, 0), "choose the next token,\nand write faster"),
     "9 · Speed": ((4, 0), "reach the same loss\nin fewer steps"),
+    "10 · Data": ((5, 0), "from a heap of files\nto a training set"),
 }
 IN_ORDER = ["1 · Bigram", "2 · Attention", "3 · Decoder block", "4 · Full GPT"]
 AFTER_CHAPTER_4 = [name for name, ((_, row), _) in CHAPTERS.items() if row == 0]
 
 
 def main() -> None:
-    figure, axes = new_figure(width=12.6, height=4.1)
-    axes.set(xlim=(-0.15, 14.1), ylim=(-0.45, 4.35))
+    figure, axes = new_figure(width=15, height=4.1)
+    axes.set(xlim=(-0.15, 16.95), ylim=(-0.45, 4.35))
     axes.axis("off")
     for name in CHAPTERS:
         draw_chapter(axes, name)
