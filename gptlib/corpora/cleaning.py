@@ -367,6 +367,9 @@ def shingles(text: str, n: int = 5) -> set[tuple[str, ...]]:
     """Return all runs of n words. A text with fewer words is one shingle.
 
     In scripts without spaces between words, such as Thai or Chinese, a character counts as a word.
+    Elsewhere words are better than characters, because different texts have few runs of words in
+    common: with runs of 5 words, the similarity of the first and the second 500,000 characters of
+    tinyshakespeare is 0.0001, with runs of 5 characters it is 0.41.
     """
     return set(runs(split_words(text), n))
 
@@ -382,7 +385,7 @@ class NearDuplicates:
 
     MinHash and locality-sensitive hashing, by the library datasketch, find candidates. A candidate
     is a near copy only if the Jaccard similarity of the shingles reaches the threshold. The
-    shingles are remembered as hashes of 8 bytes. The index takes some 10 kB for each document. When
+    shingles are remembered as hashes of 8 bytes. The index takes some 8 kB for each document. When
     both together reach `max_bytes`, an error says so. The documents before it are cleaned.
 
     Args:
@@ -391,7 +394,7 @@ class NearDuplicates:
     """
 
     FUNCTIONS = 128             # hash functions of a signature
-    BAND_BYTES = 500            # memory for each band of a document in the index, measured
+    BAND_BYTES = 400            # memory for each band of a document in the index, measured
     BATCH = 10_000              # shingles that datasketch gets at a time
 
     @check_arguments(DataError, threshold=between(0.1, 1.0), n=at_least(1), max_bytes=at_least(1))
