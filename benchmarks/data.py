@@ -1,24 +1,28 @@
 """How much text is enough, what a document mask changes, and how fast text becomes shards.
 
-    python benchmarks/data.py                about 60 CPU-minutes on one thread
+    python benchmarks/data.py                about 90 CPU-minutes on one thread
     python benchmarks/data.py --trial        a few steps of each run; writes nothing
 
 The results go to benchmarks/data.json, which chapter 10 draws. A finished run is stored in
 build/data, so that an interrupted measurement continues where it stopped.
 
 scaling     Models of four sizes read three amounts of text once, with three seeds. A law is fitted
-            to the mean losses. Then it predicts runs that were not fitted: a larger model, more
-            text, and both.
+            to the mean losses. Then it predicts runs that were not fitted: a larger model, and more
+            text.
 epochs      One model reads small texts again and again. When does its validation loss turn?
 mask        Windows that hold several documents, with and without a document mask. Both models are
             then evaluated on single documents. The documents are plays, which tell nothing about
             each other, and the speeches of tinyshakespeare, which follow each other in a scene.
 throughput  The same documents become tokens on disk: by write_shards, and by the library datasets
             with tiktoken, in turns, with the same BPE tokenizer.
+gigabyte    A file of 1 GB goes through `python -m gptlib prepare` in two processes, and a model
+            trains on its shards. The memory of all processes together is measured.
 """
 
 import hashlib
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import asdict, replace
@@ -56,15 +60,14 @@ TOKENS_PER_STEP = TRAINING.batch_size * FAST.block_size
 
 SIZES = {"2 × 32": (2, 32), "2 × 64": (2, 64), "3 × 96": (3, 96), "4 × 128": (4, 128)}
 AMOUNTS = (125_000, 250_000, 500_000)                   # characters of the training text
-NOT_FITTED = (("4 × 192", (4, 192), 500_000), ("4 × 128", (4, 128), 1_000_000),
-              ("4 × 192", (4, 192), 1_000_000))
+NOT_FITTED = (("4 × 192", (4, 192), 500_000), ("4 × 128", (4, 128), 1_000_000))
 
-EPOCH_AMOUNTS = (25_000, 50_000, 100_000, 200_000)
-EPOCH_STEPS = 1200
+EPOCH_AMOUNTS = (25_000, 50_000, 100_000)
+EPOCH_STEPS = 800
 EPOCH_TRAINING = replace(TRAINING, optimizer="adamw", learning_rate=2e-3, schedule="cosine",
-                         lr_decay=10 ** 9, max_steps=EPOCH_STEPS, eval_interval=60, warmup=50)
+                         lr_decay=10 ** 9, max_steps=EPOCH_STEPS, eval_interval=40, warmup=50)
 
-MASK_STEPS = 600
+MASK_STEPS = 400
 MASK_MODEL = replace(FAST, block_size=256)
 MASK_BATCH = 6
 
@@ -88,6 +91,7 @@ def main() -> None:
         "epochs": measure_epochs(study),
         "mask": measure_mask(study),
         "throughput": study.stored("throughput", lambda: measure_throughput(study)),
+        "gigabyte": study.stored("gigabyte", lambda: measure_gigabyte(study)),
     }
     if not options.trial:
         write_results("data", results)
@@ -300,6 +304,61 @@ def write_with_datasets(documents: list[Document], bpe: BPETokenizer, folder: Pa
         return {"ids": encoding.encode_ordinary_batch(batch["text"], num_threads=1)}
 
     texts.map(encode, batched=True, num_proc=2, remove_columns=["text"]).save_to_disk(folder)
+
+
+# A gigabyte ---------------------------------------------------------------------------------------
+
+def measure_gigabyte(study: Study) -> dict:
+    """Prepare a text of 1 GB and train on it. Return the seconds and the largest memory of both."""
+    n_bytes = 5_000_000 if study.trial else 1_000_000_000
+    with tempfile.TemporaryDirectory(dir=ROOT / "build") as folder:
+        write_plays(Path(folder) / "plays.txt", n_bytes)
+        out = Path(folder) / "shards"
+        preparing = watched(["prepare", f"{folder}/plays.txt", "--separator", "\n\n",
+                             "--out", str(out), "--vocab-size", "600", "--workers", "2"])
+        train_ids, val_ids = open_shards(out)
+        training = watched(["train", "--shards", str(out), "--out", f"{folder}/run",
+                            "--max-steps", "50", "--eval-interval", "50", "--device", "cpu",
+                            "--warmup", "10"])
+        row = {"bytes": n_bytes, "documents": train_ids.n_documents + val_ids.n_documents,
+               "tokens": len(train_ids) + len(val_ids), "shards": len(train_ids.headers),
+               "preparing": preparing, "training": training}
+    print(row, flush=True)
+    return row
+
+
+def write_plays(path: Path, n_bytes: int) -> None:
+    """Write a file of short plays, in which each play of a stock comes again and again."""
+    stock = [play for play in theatre.generate(8_000_000, level=3, seed=9).split("\n\n") if play]
+    rng = np.random.default_rng(1)
+    written = 0
+    with open(path, "w", encoding="utf-8") as file:
+        while written < n_bytes:
+            block = "\n\n".join(stock[i] for i in rng.integers(len(stock), size=10_000)) + "\n\n"
+            written += file.write(block)
+
+
+def watched(arguments: list[str]) -> dict:
+    """Run a command of gptlib. Return its seconds, and the largest memory of all its processes.
+
+    Memory that several processes share counts once: it is the proportional set size of Linux.
+    """
+    import psutil
+
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "gptlib", *arguments], cwd=ROOT)
+    largest = 0
+    while process.poll() is None:
+        memory = 0
+        for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(True)]:
+            try:
+                memory += one.memory_full_info().pss
+            except psutil.Error:
+                pass                        # this process has just ended
+        largest = max(largest, memory)
+        time.sleep(0.5)
+    assert process.returncode == 0, arguments
+    return {"seconds": time.perf_counter() - start, "peak_bytes": largest}
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ HOUSE = """
     classroom.exercises.bigram classroom.exercises.attention classroom.exercises.decoder_block
     classroom.exercises.full_gpt classroom.exercises.bpe classroom.exercises.time_weighting
     classroom.exercises.context_rolling classroom.exercises.sampling classroom.exercises.speed
+    classroom.exercises.data
     classroom.notebook_source classroom.grading_process classroom.grade
 
     widgets.panel widgets.board widgets.explorer widgets.merges widgets.sampler widgets.viewers

@@ -17,6 +17,7 @@ NUMBERS = {
     "context_rolling": "07",
     "sampling": "08",
     "speed": "09",
+    "data": "10",
 }
 SOLUTION = re.compile(
     r"<details>\s*<summary>\s*Solution\s*</summary>(.*?)</details>", re.DOTALL

@@ -10,6 +10,7 @@ import answers_attention
 import answers_bigram
 import answers_bpe
 import answers_context_rolling
+import answers_data
 import answers_decoder_block
 import answers_full_gpt
 import answers_sampling
@@ -27,6 +28,7 @@ from gptlib.classroom.exercises import (
     bigram,
     bpe,
     context_rolling,
+    data,
     decoder_block,
     full_gpt,
     sampling,
@@ -44,6 +46,7 @@ ANSWERS = {
     bpe: answers_bpe,
     time_weighting: answers_time_weighting,
     context_rolling: answers_context_rolling,
+    data: answers_data,
     sampling: answers_sampling,
     speed: answers_speed,
 }
