@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
@@ -265,8 +266,12 @@ def test_a_preparation_that_was_killed_goes_on_to_the_same_bytes(folder, tmp_pat
     while not list(tmp_path.glob("*.safetensors")):
         time.sleep(0.05)
         assert process.poll() is None
+    workers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert workers
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
     assert not (tmp_path / "shards.json").exists()
     prepare(tmp_path)
     assert files_of(tmp_path) == files_of(folder)

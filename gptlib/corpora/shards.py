@@ -20,6 +20,9 @@ where it was: a shard whose header fits its texts is not written again.
 
 import hashlib
 import json
+import os
+import threading
+import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -135,7 +138,9 @@ def write_shards(
     with locked(folder):
         check_settings(folder, settings)
         own_pool = executor is None and workers > 1
-        pool = ProcessPoolExecutor(workers) if own_pool else executor
+        pool = executor
+        if own_pool:
+            pool = ProcessPoolExecutor(workers, initializer=exit_with_parent)
         bar = tqdm(total=total_bytes, unit="B", unit_scale=True, desc="encoding",
                    disable=not progress)
         try:
@@ -148,6 +153,18 @@ def write_shards(
         if not headers:
             raise DataError("there are no documents to write: the source holds no text")
         return write_index(folder, settings, headers)
+
+
+def exit_with_parent() -> None:
+    """Let this process end soon after the one that started it, also if that one was killed."""
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def group_documents(
