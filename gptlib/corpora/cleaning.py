@@ -93,7 +93,7 @@ class Cleaning:
         if self.rejects is None:
             yield from self.kept(lambda record: None)
             return
-        # A surrogate has no utf-8. With this handler it is written as JSON writes it, as \\ud800.
+        # A surrogate has no utf-8. With this handler it is written as JSON writes it: \ud800.
         with open(self.rejects, "w", encoding="utf-8", errors="backslashreplace") as file:
             yield from self.kept(
                 lambda record: file.write(json.dumps(record, ensure_ascii=False) + "\n"))
