@@ -271,3 +271,24 @@ def everything(text, fraction):
 @WRONG.to("in_validation", "length")
 def by_length(text, fraction):
     return len(text) / 100 < fraction
+
+
+@WRONG.to("in_validation", "each time Python starts")
+def pythons_hash(text, fraction):
+    return hash(text) % 16 ** 8 < fraction * 16 ** 8
+
+
+@WRONG.to("in_validation", "only the beginning")
+def first_100_characters(text, fraction):
+    return int(hashlib.sha256(text[:100].encode()).hexdigest()[:8], 16) < fraction * 16 ** 8
+
+
+@WRONG.to("in_validation", "modulo 100")
+def last_two_digits(text, fraction):
+    return int(hashlib.sha256(text.encode()).hexdigest(), 16) % 100 < fraction * 100
+
+
+@WRONG.to("similarity", "joined without a space")
+def glued(a, b, n):
+    A, B = ({"".join(run) for run in runs(text, n)} for text in (a, b))
+    return len(A & B) / max(1, len(A | B))

@@ -204,6 +204,8 @@ def _similarity_cases():
         ("a b c d", "b c d e a b", 2),
         ("one  two\nthree four", "one two three four", 2),
         ("x y z x y z x", "y z x y", 3),
+        ("ab c x", "a bc x", 2),
+        ("Apple tree", "apple tree", 1),
     ]
     return [{"a": a, "b": b, "n": n} for a, b, n in texts]
 
@@ -252,6 +254,9 @@ SIMILARITY_MISTAKES = [
     ("words are split at single spaces only. text.split() also splits at line ends",
      _similarity_with(lambda text, n: {tuple(text.split(" ")[i:i + n])
                                        for i in range(len(text.split(" ")) - n + 1)}, _jaccard)),
+    ("the words of a shingle are joined without a space, so that 'ab c' equals 'a bc'. Use a "
+     "tuple, or join them with a space",
+     _similarity_with(lambda text, n: {"".join(run) for run in _run_list(text, n)}, _jaccard)),
     ("runs of n + 1 words are compared. A shingle has n words",
      lambda a, b, n: _right_similarity(a, b, n + 1)),
 ]
@@ -293,9 +298,13 @@ def _right_validation(text, fraction):
     return _share_of_hash(text) < fraction
 
 
+# Texts that begin in the same way.
+LICENCE = "The same licence stands at the beginning of each of these files. " * 4
+
+
 def _validation_cases():
     texts = ["to be", "or not to be", "Die Bäume blühen.", "你好", "🙂", "", " to be",
-             *(f"document {i}" for i in range(30))]
+             *(f"document {i}" for i in range(30)), *(LICENCE + str(i) for i in range(8))]
     cases = [{"text": text, "fraction": fraction} for text in texts for fraction in (0.1, 0.5, 0.9)]
     return [*cases, *({"text": text, "fraction": f} for text in texts[:3] for f in (0.0, 1.0))]
 
@@ -315,6 +324,20 @@ VALIDATION_MISTAKES = [
      lambda text, fraction: _share_of_hash(text, function=hashlib.sha1) < fraction),
     ("the hash is that of the text without spaces around it. Use the text as it is",
      lambda text, fraction: _right_validation(text.strip(), fraction)),
+    ("Python's own hash() gives other numbers each time Python starts, so that documents would "
+     "change sides. Use hashlib.sha256",
+     lambda text, fraction: hash(text) % 16 ** 8 < fraction * 16 ** 8),
+    ("Python's own hash() gives other numbers each time Python starts, so that documents would "
+     "change sides. Use hashlib.sha256",
+     lambda text, fraction: hash(text) % 100 < fraction * 100),
+    ("the number is taken modulo 100. Use the first 8 digits: hexdigest()[:8]",
+     lambda text, fraction: int(hashlib.sha256(text.encode("utf-8")).hexdigest(), 16) % 100
+     < fraction * 100),
+    ("only the beginning of the text counts, so all files with the same licence would be in one "
+     "split. Use the whole text",
+     lambda text, fraction: _right_validation(text[:100], fraction)),
+    ("capitals are changed before the hash. Use the text as it is",
+     lambda text, fraction: _right_validation(text.lower(), fraction)),
     ("the length of the text decides. Texts of the same length would be in the same split. Use the "
      "hash",
      lambda text, fraction: len(text) / 100 < fraction),
