@@ -30,6 +30,7 @@ measure: $(READY)
 	$(PY) benchmarks/theatre.py
 	$(PY) benchmarks/time_weighting.py
 	$(PY) benchmarks/context_rolling.py
+	$(PY) benchmarks/data.py
 
 # A value from the command line is used as $$NAME, in quotation marks, so that it may have spaces.
 

@@ -12,6 +12,7 @@ import pytest
 
 from gptlib.classroom.measured import GROUPS, Measurement, finding
 from gptlib.config import TrainConfig
+from gptlib.corpora.scaling import ScalingLaw, fit
 from gptlib.variants.config import VariantConfig
 
 ROOT = Path(__file__).parents[1]
@@ -325,3 +326,43 @@ def test_the_pages_state_the_race_and_all_its_runs_reach_the_target():
     for page in (SPEED_LOG, RESULTS_PAGE):
         assert f"{race['share_of_nanogpt_seconds']:.2f} of nanoGPT's seconds" in page
         assert f"{race['steps']} steps" in page
+
+
+# Data ---------------------------------------------------------------------------------------------
+
+
+DATA = RESULTS["data"]
+
+
+@pytest.mark.parametrize("row", [*DATA["scaling"]["fitted"], *DATA["scaling"]["not_fitted"]],
+                         ids=lambda row: f"{row['size']}, {row['amount']}")
+def test_each_size_was_trained_with_three_seeds_on_text_read_once(row):
+    assert len(row["losses"]) == 3
+    assert row["tokens"] == pytest.approx(row["amount"], rel=0.01)
+
+
+def test_the_law_is_fitted_to_the_mean_losses_and_predicts_the_others():
+    scaling = DATA["scaling"]
+    fitted = scaling["fitted"]
+    law = fit([row["parameters"] for row in fitted], [row["tokens"] for row in fitted],
+              [statistics.mean(row["losses"]) for row in fitted])
+    assert law.loss(1e6, 1e6) == pytest.approx(ScalingLaw(**scaling["law"]).loss(1e6, 1e6))
+    for row in scaling["not_fitted"]:
+        assert row["parameters"] > fitted[-1]["parameters"] or row["tokens"] > fitted[-1]["tokens"]
+        assert row["predicted"] == pytest.approx(law.loss(row["parameters"], row["tokens"]))
+        assert row["error"] == pytest.approx(row["predicted"] - statistics.mean(row["losses"]))
+
+
+@pytest.mark.parametrize("run", DATA["epochs"], ids=lambda r: f"{r['amount']}, seed {r['seed']}")
+def test_the_best_epoch_is_that_of_the_lowest_loss(run):
+    best = min(run["curve"], key=lambda row: row["val_loss"])
+    assert run["best_loss"] == best["val_loss"]
+    tokens_per_step = DATA["training"]["batch_size"] * DATA["model"]["block_size"]
+    assert run["best_epochs"] == pytest.approx(best["step"] * tokens_per_step / run["amount"])
+
+
+def test_a_gigabyte_was_prepared_and_read_within_a_gibibyte():
+    gigabyte = DATA["gigabyte"]
+    assert gigabyte["bytes"] == 10 ** 9
+    assert gigabyte["preparing"]["peak_bytes"] <= 2 ** 30
+    assert gigabyte["training"]["peak_bytes"] <= 2 ** 30

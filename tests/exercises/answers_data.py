@@ -78,7 +78,7 @@ def returns_bytes(text):
     return text.encode("cp1252", "ignore")
 
 
-@WRONG.to("undo_mojibake", "UnicodeDecodeError")
+@WRONG.to("undo_mojibake", "dropped")
 def without_try(text):
     return text.encode("cp1252", "ignore").decode("utf-8")
 
@@ -91,7 +91,7 @@ def catches_only_decoding(text):
         return text
 
 
-@WRONG.to("undo_mojibake", "NoneType")
+@WRONG.to("undo_mojibake", "return")
 def returns_nothing(text):
     text.encode("cp1252", "ignore")
 
@@ -233,7 +233,7 @@ def with_md5(text, fraction):
     return int(hashlib.md5(text.encode()).hexdigest()[:8], 16) < fraction * 16 ** 8
 
 
-@WRONG.to("in_validation", "drawn at random")
+@WRONG.to("in_validation", "is right")
 def drawn(text, fraction):
     return random.random() < fraction
 

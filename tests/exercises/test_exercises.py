@@ -203,6 +203,9 @@ def test_any_other_answer_is_rejected(name, answer, words):
     if name == "shift_targets":
         words = [word for word in words if word not in ("str", "ndarray", "list")]
         words = words or ["shift_targets"]
+    # This exercise asks for a text.
+    if name == "undo_mojibake":
+        words = [word for word in words if word != "str"]
     # These exercises ask for a list.
     if name in ("merge", "encode_word", "leaking_positions"):
         words = [word for word in words if word != "list"]
