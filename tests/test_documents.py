@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptlib.corpora import documents, plain_text
+from gptlib.corpora import plain_text
 from gptlib.corpora.documents import load_documents, source_bytes
 from gptlib.corpora.plain_text import Document, decode, read_parts
 from gptlib.data import DataError
@@ -64,6 +64,29 @@ def test_mojibake_is_repaired_and_counted(tmp_path):
     assert document.n_repaired == len(wrong) - len(GERMAN) > 0
 
 
+@pytest.mark.parametrize(("text", "encoding"), [
+    ("Die Äpfel sind süß", "cp1250"), ("Die Äpfel sind süß", "mac-roman"),
+    ("שלום עולם, מה שלומך", "latin-1"), ("你好世界", "latin-1"), ("안녕하세요 세계", "latin-1"),
+    ("Привет мир", "cp1251"), ("don’t “go”", "cp1252"),
+], ids=["cp1250", "Mac", "Hebrew", "Chinese", "Korean", "Russian", "curly quotes"])
+def test_mojibake_of_many_scripts_and_encodings_is_repaired(text, encoding):
+    wrong = "".join(bytes([byte]).decode(encoding, "ignore") or chr(byte)
+                    for byte in text.encode("utf-8"))
+    assert decode(wrong.encode("utf-8"), "a.txt") == (text, "utf-8", len(wrong) - len(text))
+
+
+def test_a_wrong_byte_does_not_spoil_the_other_characters():
+    content = GERMAN.encode("utf-8") * 50 + b"\xff\n" + GERMAN.encode("utf-8")
+    assert decode(content, "a.txt") == (GERMAN * 50 + "\ufffd\n" + GERMAN, "damaged utf-8", 0)
+
+
+@pytest.mark.parametrize("text", [TEXTS["Arabic"], TEXTS["Thai"], GERMAN * 3],
+                         ids=["Arabic", "Thai", "German"])
+def test_a_text_that_was_cut_in_a_character_is_still_utf8(text):
+    content = (text + text[-6] + "ü").encode("utf-8")[:-1]
+    assert decode(content, "a.txt")[:2] == (text + text[-6] + "\ufffd", "damaged utf-8")
+
+
 @pytest.mark.parametrize("text", [*TEXTS.values(), "À la carte, Ângela, SÃO PAULO", "ﬁne “quotes”"])
 def test_right_texts_are_not_repaired(text):
     assert decode(text.encode("utf-8"), "a.txt") == (text, "utf-8", 0)
@@ -86,7 +109,6 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 @pytest.fixture
 def small_parts(monkeypatch):
     monkeypatch.setattr(plain_text, "PART_BYTES", 64)
-    monkeypatch.setattr(documents, "PART_BYTES", 64)
 
 
 @given(text=st.text(alphabet=["a", "ü", "🙂", " ", "\n", "ไ"], min_size=0, max_size=600))
@@ -111,9 +133,37 @@ def test_a_long_text_is_cut_at_empty_lines(tmp_path, small_parts):
     assert all(part.text.endswith("\n\n") for part in parts)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_long_text_with_wide_characters_is_read_in_parts(tmp_path, small_parts, encoding):
+    text = "".join(f"Absatz {i} süß 🙂\n\n" for i in range(60))
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+    parts = read(tmp_path / "a.txt")
+    assert len(parts) > 5
+    assert "".join(part.text for part in parts) == text
+    assert {part.encoding for part in parts} == {encoding}
+    assert len(texts(tmp_path / "a.txt", separator="\n\n")) == 60
+
+
+def test_a_damaged_text_with_wide_characters_is_named(tmp_path):
+    (tmp_path / "a.txt").write_bytes("text".encode("utf-16") + b"\x00\xd8\x00\xd8")
+    with pytest.raises(DataError, match="a.txt begins with the byte order mark of utf-16, but"):
+        read(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("size", [100, 5000])
+def test_a_separator_that_never_comes_does_not_fill_the_memory(size):
+    original, plain_text.PART_BYTES = plain_text.PART_BYTES, 64
+    try:
+        parts = [part for part, _ in read_parts(io.BytesIO(b"word " * size), "<|endoftext|>")]
+    finally:
+        plain_text.PART_BYTES = original
+    assert b"".join(parts) == b"word " * size
+    assert max(map(len, parts)) <= 3 * 64
+
+
 @pytest.mark.parametrize("separator", ["<|endoftext|>", "\n\n", "—🙂—"])
 def test_a_separator_splits_a_file_into_documents(tmp_path, separator, small_parts):
-    stories = [f"story {i}: " + "word " * 30 + "end" for i in range(7)]
+    stories = [f"story {i}: " + "word " * 15 + "end" for i in range(7)]
     (tmp_path / "a.txt").write_text(separator.join([*stories, "", "  "]), encoding="utf-8")
     assert texts(tmp_path / "a.txt", separator=separator) == stories
 
@@ -151,6 +201,64 @@ def test_a_damaged_file_in_a_folder_is_left_out_with_its_reason(tmp_path, capsys
     assert "is not a whole compressed file" in skipped[0][1]
     read(tmp_path)
     assert "skipped c.png: c.png is a PNG image" in capsys.readouterr().out
+
+
+FORMATS = {
+    "a.txt": "word", "a.jsonl": '{"text": "word"}\n', "a.json": '[{"text": "word"}]',
+    "a.csv": "title,text\nfirst,word\n", "a.tsv": "title\ttext\nfirst\tword\n",
+    "a.html": "<p>word</p>", "a.wiki": "[[word]]",
+}
+COMPRESS = {".gz": gzip.compress, ".zst": zstandard.compress}
+
+
+@pytest.mark.parametrize("ending", COMPRESS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_read_from_every_compression(tmp_path, name, ending):
+    (tmp_path / (name + ending)).write_bytes(COMPRESS[ending](FORMATS[name].encode("utf-8")))
+    assert [text.strip() for text in texts(tmp_path / (name + ending))] == ["word"]
+
+
+@pytest.mark.parametrize("ending", COMPRESS)
+def test_a_compressed_file_of_several_parts_is_read_to_its_end(tmp_path, ending):
+    (tmp_path / f"a.txt{ending}").write_bytes(COMPRESS[ending](b"one ") + COMPRESS[ending](b"two"))
+    assert texts(tmp_path) == ["one two"]
+
+
+@pytest.mark.parametrize("ending", COMPRESS)
+@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: b"no archive"],
+                         ids=["cut off", "other bytes"])
+def test_a_damaged_compressed_file_is_named(tmp_path, ending, damage):
+    content = COMPRESS[ending](bytes(range(32, 127)) * 9000)
+    (tmp_path / f"a.txt{ending}").write_bytes(damage(content))
+    with pytest.raises(DataError, match=f"a.txt{ending} (cannot be read|is not a whole)"):
+        read(tmp_path / f"a.txt{ending}")
+
+
+def test_a_bad_file_in_an_archive_is_left_out_and_the_others_are_read(tmp_path):
+    skipped = []
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, content in [
+            ("a.png", b"\x89PNG"), ("b.txt", b"good"), ("__MACOSX/._b.txt", b"\0"),
+            (".hidden.txt", b"hidden"), ("c.txt", b"damaged"), ("d.txt", b"too"),
+        ]:
+            archive.writestr(name, content)
+    content = (tmp_path / "a.zip").read_bytes().replace(b"damaged", b"DAMAGED")
+    (tmp_path / "a.zip").write_bytes(content)
+    found = texts(tmp_path / "a.zip", on_skip=lambda source, reason: skipped.append(source))
+    assert found == ["good", "too"]
+    assert skipped == ["a.zip/a.png", "a.zip/c.txt"]
+
+
+def test_an_encrypted_file_in_an_archive_is_left_out_with_its_reason(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt", "secret")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[6] |= 1                                     # the flag "encrypted", in both places
+    content[content.find(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(content)
+    reasons = []
+    assert read(tmp_path, on_skip=lambda source, reason: reasons.append(reason)) == []
+    assert reasons == ["a.zip/a.txt is encrypted: unpack the archive with its password first"]
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
@@ -207,7 +315,7 @@ def test_an_empty_folder_is_named(tmp_path):
 
 @pytest.mark.parametrize(("name", "content", "package"), [
     ("a.pdf", b"%PDF-1.4", "markitdown"), ("a.parquet", b"PAR1", "pyarrow.parquet"),
-    ("a.wiki", b"''text''", "mwparserfromhell"), ("a.txt.zst", b"", "zstandard"),
+    ("a.wiki", b"''text''", "mwparserfromhell"), ("a.txt.zst", b"", "pyarrow"),
     ("a.txt", GERMAN.encode("cp1252"), "charset_normalizer"),
     ("a.txt", "BÃ¤ume".encode(), "ftfy"),
 ])

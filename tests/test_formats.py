@@ -73,12 +73,13 @@ def test_parquet(tmp_path):
     ("a.jsonl", b'{"text": 5}', "a.jsonl:1: text is int, it should be text"),
     ("a.json", b"[" * 100_000, "a.json is not JSON"),
     ("a.json", b'{"messages": [{"role": "user"}]}', "a.json:1: each message should have a role"),
+    ("a.jsonl", b'{"text": "a \\ud83d b"}', "a.jsonl:1 has half a surrogate pair"),
     ("a.parquet", b"PAR1 not a table", "a.parquet is not a Parquet table"),
     ("a.csv", "text\nsüß".encode("cp1252"), "a.csv is not utf-8 text"),
     ("a.pdf", b"%PDF-1.4 broken", "a.pdf is not a PDF file that can be read"),
     ("a.docx", b"no zip", "a.docx is not a DOCX file that can be read"),
-], ids=["half a line", "a list", "a number", "deep JSON", "half a message", "parquet", "csv", "pdf",
-        "docx"])
+], ids=["half a line", "a list", "a number", "deep JSON", "half a message",
+        "half a surrogate pair", "parquet", "csv", "pdf", "docx"])
 def test_damaged_files_are_named(tmp_path, name, content, fragment):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=fragment):
@@ -95,6 +96,22 @@ def test_a_conversation_becomes_one_document(tmp_path):
         Document("user: Where is the ring?\nassistant: In the garden.\n", "a.jsonl:1")]
 
 
+def test_a_message_without_text_is_left_out_and_parts_of_a_message_are_joined(tmp_path):
+    messages = [{"role": "user", "content": [{"type": "text", "text": "What is"},
+                                             {"type": "image_url", "image_url": {}},
+                                             {"type": "text", "text": "this?"}]},
+                {"role": "assistant", "content": None}, {"role": "tool", "content": "a ring"}]
+    (tmp_path / "a.json").write_text(json.dumps([{"messages": messages}, {"messages": []}]))
+    assert [d.text for d in read(tmp_path)] == ["user: What is\nthis?\ntool: a ring\n"]
+
+
+def test_a_message_of_another_shape_is_named(tmp_path):
+    (tmp_path / "a.json").write_text(
+        json.dumps({"messages": [{"role": "user", "content": {"a": 1}}]}))
+    with pytest.raises(DataError, match="a.json:1: the content of a message is dict"):
+        read(tmp_path / "a.json")
+
+
 @pytest.mark.parametrize("text", [
     "12/31/23, 9:15 PM - Anna: Hello!\nhow are you?\n12/31/23, 9:16 PM - Ben: Fine\n",
     "[31.12.2023, 21:15:02] Anna: Hello!\nhow are you?\n[31.12.2023, 21:16:40] Ben: Fine\n",
@@ -102,6 +119,11 @@ def test_a_conversation_becomes_one_document(tmp_path):
 def test_dates_of_an_exported_chat_are_left_out(tmp_path, text):
     (tmp_path / "chat.txt").write_text(text, encoding="utf-8")
     assert read(tmp_path)[0].text == "Anna: Hello!\nhow are you?\nBen: Fine\n"
+
+
+def test_a_log_of_a_program_keeps_its_dates():
+    log = "2023-12-31 21:15:02 INFO: started\n2023-12-31 21:15:03 ERROR disk: full\n"
+    assert messages_only(log) == log
 
 
 def test_other_texts_with_colons_stay_as_they_are():
@@ -203,6 +225,12 @@ def test_wikitext_loses_its_marks(tmp_path):
     assert read(tmp_path)[0].text == "Rome is a city in the south.\n"
 
 
+def test_footnotes_of_wikitext_are_left_out(tmp_path):
+    (tmp_path / "a.wiki").write_text(
+        "It is old.<ref>A [[book]], page 7.</ref> It is large.<ref name=b /> It grows.\n")
+    assert read(tmp_path)[0].text == "It is old. It is large. It grows.\n"
+
+
 def test_articles_of_wikipedia_are_streamed(tmp_path, monkeypatch):
     import datasets
 
@@ -231,3 +259,17 @@ def test_a_wikipedia_that_is_not_available_is_named(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", no_network)
     with pytest.raises(DataError, match=r"wikipedia:xx is not available \(ConnectionError\)"):
         next(read_wikipedia("xx"))
+
+
+def test_a_network_that_fails_on_the_way_is_named(monkeypatch):
+    import datasets
+
+    def articles(*names, **how):
+        yield {"text": STORY, "url": "https://a", "title": "Rom"}
+        raise ConnectionError
+
+    monkeypatch.setattr(datasets, "load_dataset", articles)
+    found = read_wikipedia("de")
+    assert next(found).title == "Rom"
+    with pytest.raises(DataError, match="wikipedia:de stopped after 1 articles"):
+        next(found)

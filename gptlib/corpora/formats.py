@@ -8,12 +8,13 @@ imported only when a file needs it.
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from gptlib.config import did_you_mean
-from gptlib.corpora.plain_text import Document, decode, needed
+from gptlib.corpora.plain_text import Document, decode, needed, without_compression
 from gptlib.data import DataError
 
 LONGEST_FIELD = 1 << 27         # characters in one field of a table
@@ -29,7 +30,7 @@ def read_csv(file: BinaryIO, source: str, column: str) -> Iterator[Document]:
     csv.field_size_limit(LONGEST_FIELD)
     lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
-        delimiter = "\t" if source.lower().removesuffix(".gz").endswith(".tsv") else ","
+        delimiter = "\t" if without_compression(source).lower().endswith(".tsv") else ","
         yield from record_documents(csv.DictReader(lines, delimiter=delimiter), source, column)
     except UnicodeDecodeError as error:
         raise DataError(f"{source} is not utf-8 text: {error.reason}; save it as utf-8") from None
@@ -84,7 +85,8 @@ def record_documents(records: Iterable[dict], source: str, column: str) -> Itera
         if not isinstance(record, dict):
             raise DataError(f"{where} is {type(record).__name__}, it should be a record (a dict)")
         if is_conversation(record):
-            yield Document(conversation_text(record, where), where)
+            if text := conversation_text(record, where):
+                yield Document(text, where)
             continue
         check_column(column, list(record), where)
         text = record[column]
@@ -110,19 +112,35 @@ def is_conversation(record: dict) -> bool:
 
 
 def conversation_text(record: dict, source: str) -> str:
-    """Return a conversation as lines "ROLE: text"."""
+    """Return a conversation as lines "ROLE: text". Messages without text are left out."""
     lines = []
     for message in record["messages"]:
         if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
             raise DataError(f"{source}: each message should have a role and a content")
-        lines.append(f"{message['role']}: {message['content']}")
-    return "\n".join(lines) + "\n"
+        if text := content_text(message["content"], source):
+            lines.append(f"{message['role']}: {text}\n")
+    return "".join(lines)
+
+
+def content_text(content: str | list | None, source: str) -> str:
+    """Return the text of a message. It may be a list of parts: {"type": "text", "text": …}.
+
+    A message that only calls a tool has the content None.
+    """
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict)]
+        content = "\n".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    if content is not None and not isinstance(content, str):
+        raise DataError(
+            f"{source}: the content of a message is {type(content).__name__}, it should be text"
+        )
+    return content or ""
 
 
 # A message of an exported chat: "31.12.23, 21:15 - NAME: text" or "[31/12/2023, 21:15:02] NAME: …".
 MESSAGE = re.compile(
     r"^\u200e?\[?\d{1,4}[./-]\d{1,2}[./-]\d{1,4},? \d{1,2}:\d{2}(?::\d{2})?(?:\s?[AaPp]\.?[Mm]\.?)?"
-    r"\]?(?: -)? (?P<name>[^:\n]{1,80}): (?P<text>.*)$"
+    r"(?:\]| -) (?P<name>[^:\n]{1,80}): (?P<text>.*)$"
 )
 
 
@@ -132,7 +150,7 @@ def messages_only(text: str) -> str:
     >>> messages_only("31.12.23, 21:15 - Anna: Hello!\\n31.12.23, 21:16 - Ben: Hi\\n")
     'Anna: Hello!\\nBen: Hi\\n'
     """
-    lines = text.splitlines()
+    lines = text.split("\n")
     first = [line for line in lines[:20] if line.strip()]
     if not first or sum(bool(MESSAGE.match(line)) for line in first) < len(first) / 2:
         return text
@@ -140,7 +158,7 @@ def messages_only(text: str) -> str:
     return "\n".join(
         f"{match['name']}: {match['text']}" if match else line
         for match, line in zip(matches, lines, strict=True)
-    ) + "\n"
+    )
 
 
 # Web pages, books, documents of word processors ---------------------------------------------------
@@ -153,7 +171,7 @@ CONVERTERS = {".html": "HtmlConverter", ".htm": "HtmlConverter", ".epub": "EpubC
 def read_converted(file: BinaryIO, source: str, column: str) -> Iterator[Document]:
     """Yield the text of a web page, an EPUB, a DOCX or a PDF, as Markdown."""
     markitdown = needed("markitdown", source)
-    ending = "." + source.lower().rpartition(".")[2]
+    ending = os.path.splitext(without_compression(source))[1].lower()
     # Markitdown itself would read a damaged file as plain text. Its converters refuse it.
     converter = getattr(needed("markitdown.converters", source), CONVERTERS[ending])()
     try:
@@ -180,23 +198,30 @@ def read_wikipedia(language: str) -> Iterator[Document]:
     """
     datasets = needed("datasets", f"wikipedia:{language}")
     name = f"{WIKIPEDIA_DATE}.{language}"
+    n_articles = 0
+    # No network, an unknown language, a network that fails on the way: each has its own error.
     try:
         articles = datasets.load_dataset("wikimedia/wikipedia", name, split="train",
                                          streaming=True)
-    except Exception as error:          # no network, an unknown language: each has its own error
+        for article in articles:
+            yield Document(article["text"], article["url"], article["title"])
+            n_articles += 1
+    except Exception as error:
+        state = f"stopped after {n_articles:,} articles" if n_articles else "is not available"
         raise DataError(
-            f"wikipedia:{language} is not available ({type(error).__name__}): is there a network, "
+            f"wikipedia:{language} {state} ({type(error).__name__}): is there a network, "
             f"and is {language!r} the code of a language, such as de or simple?"
         ) from None
-    for article in articles:
-        yield Document(article["text"], article["url"], article["title"])
 
 
 def read_wikitext(file: BinaryIO, source: str, column: str) -> Iterator[Document]:
     """Yield one document: the text of an article without the marks of wikitext."""
     parser = needed("mwparserfromhell", source)
     text, encoding, n_repaired = decode(file.read(), source)
-    plain = parser.parse(text).strip_code().strip()
+    code = parser.parse(text)
+    for tag in code.filter_tags(recursive=False, matches=lambda tag: tag.tag == "ref"):
+        code.remove(tag)                # a footnote would stand in the middle of its sentence
+    plain = code.strip_code().strip()
     if plain:
         yield Document(plain + "\n", source, "", encoding, n_repaired)
 
