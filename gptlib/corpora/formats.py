@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
+from gptlib.checks import is_unicode
 from gptlib.config import did_you_mean
 from gptlib.corpora.plain_text import Document, decode, needed, without_compression
 from gptlib.data import DataError
@@ -86,7 +87,7 @@ def record_documents(records: Iterable[dict], source: str, column: str) -> Itera
             raise DataError(f"{where} is {type(record).__name__}, it should be a record (a dict)")
         if is_conversation(record):
             if text := conversation_text(record, where):
-                yield Document(text, where)
+                yield checked_document(text, where)
             continue
         check_column(column, list(record), where)
         text = record[column]
@@ -94,7 +95,17 @@ def record_documents(records: Iterable[dict], source: str, column: str) -> Itera
             continue
         if not isinstance(text, str):
             raise DataError(f"{where}: {column} is {type(text).__name__}, it should be text")
-        yield Document(text.replace("\r\n", "\n"), where, str(record.get("title") or ""))
+        yield checked_document(text.replace("\r\n", "\n"), where, str(record.get("title") or ""))
+
+
+def checked_document(text: str, source: str, title: str = "") -> Document:
+    """Return a document whose text and title can be stored as utf-8. JSON and PDF allow others."""
+    if not is_unicode(text + title):
+        raise DataError(
+            f"{source} has half a surrogate pair, such as '\\ud83d', which no file can store: "
+            "replace it"
+        )
+    return Document(text, source, title)
 
 
 def check_column(column: str, names: list[str], source: str) -> None:
@@ -186,7 +197,7 @@ def read_converted(file: BinaryIO, source: str, column: str) -> Iterator[Documen
         raise DataError(
             f"{source} holds no text: if it is a scan, run a program for text recognition first"
         )
-    yield Document(result.markdown.strip() + "\n", source, result.title or "")
+    yield checked_document(result.markdown.strip() + "\n", source, result.title or "")
 
 
 # Wikipedia ----------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from gptlib.checks import is_unicode
 from gptlib.config import check_types
 from gptlib.corpora.text import SIGNATURES
 from gptlib.data import DataError
@@ -40,11 +39,6 @@ class Document:
 
     def __post_init__(self):
         check_types(self)
-        if not is_unicode(self.text + self.title):
-            raise DataError(
-                f"{self.source} has half a surrogate pair, such as '\\ud83d', which no file can "
-                "store: replace it"
-            )
 
 
 def check_is_text(start: bytes, source: str) -> None:
