@@ -49,7 +49,8 @@ def prepare(
     texts, cleaning = documents(), None
     if clean_steps:
         out.mkdir(parents=True, exist_ok=True)
-        steps = [Length(minimum=100), Boilerplate(), Repetition(), ExactDuplicates()]
+        # Length comes last, because a cut can leave very little of a document.
+        steps = [ExactDuplicates(), Boilerplate(), Repetition(), Length(minimum=100)]
         texts = cleaning = clean(texts, steps, rejects=out / "rejects.jsonl")
     index = write_shards(texts, encoder, out, val_fraction, workers=workers,
                          total_bytes=source_bytes(source))

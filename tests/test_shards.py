@@ -332,6 +332,11 @@ def test_an_unknown_character_is_named_and_earlier_shards_stay(tmp_path):
     assert len(list(tmp_path.glob("train-*.safetensors"))) > 2
 
 
+def test_half_a_surrogate_pair_is_named(tmp_path):
+    with pytest.raises(TokenizerError, match="half a surrogate pair"):
+        prepare(tmp_path, [Text("\ud83d")])
+
+
 def test_no_documents_no_shards(tmp_path):
     with pytest.raises(DataError, match="there are no documents to write"):
         prepare(tmp_path, [])

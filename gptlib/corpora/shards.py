@@ -53,7 +53,7 @@ from gptlib.checks import (
 )
 from gptlib.corpora.special_tokens import DOCUMENT_TOKENS, SpecialTokenizer
 from gptlib.data import DataError, document_mask
-from gptlib.tokenizer import Tokenizer, any_tokenizer, fingerprint
+from gptlib.tokenizer import Tokenizer, any_tokenizer, check_surrogates, fingerprint
 
 BEGIN, END = DOCUMENT_TOKENS
 INDEX = "shards.json"           # it is written last, so it stands for a complete preparation
@@ -129,7 +129,8 @@ def write_shards(
     Raises:
         DataError: the folder holds shards of other settings or is in use, or there are no
             documents.
-        TokenizerError: the tokenizer does not know a character. Earlier shards are kept.
+        TokenizerError: the tokenizer does not know a character, or a text has half a surrogate
+            pair. Earlier shards are kept.
     """
     folder = Path(folder)
     tokenizer = with_document_tokens(tokenizer)
@@ -183,6 +184,7 @@ def group_documents(
         return name, texts
 
     for document in documents:
+        check_surrogates(document.text)
         split = "val" if is_validation(document.text, val_fraction) else "train"
         groups[split].append(document.text)
         characters[split] += len(document.text)
