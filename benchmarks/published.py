@@ -90,7 +90,7 @@ PLANS = {
         (Claim("shakeGPT v1", 422_528, 1.7002), Claim("shakeGPT v2", 9_684_480, 1.7531),
          Claim("shakeGPT v3", 9_782_784, 1.6900)),
         replace(FAST_MODEL, block_size=128, n_layer=4, n_embd=88),
-        replace(FAST_TRAINING, max_steps=600, batch_size=16, eval_interval=100)),
+        replace(FAST_TRAINING, max_steps=450, batch_size=16, eval_interval=75)),
     "nanogpt": Plan(
         (Claim("nanoGPT, rebuilt", 10_770_048, 1.4787), Claim("nanoGPT", 10_770_048, 1.4697)),
         replace(FAST_MODEL, block_size=256, n_layer=4, n_embd=128),
