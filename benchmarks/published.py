@@ -91,6 +91,11 @@ PLANS = {
          Claim("shakeGPT v3", 9_782_784, 1.6900)),
         replace(FAST_MODEL, block_size=128, n_layer=4, n_embd=88),
         replace(FAST_TRAINING, max_steps=450, batch_size=16, eval_interval=75)),
+    # The run above was too short for two of its claims.
+    "shakegpt_longer": Plan(
+        (Claim("shakeGPT v1", 422_528, 1.7002), Claim("shakeGPT v3", 9_782_784, 1.6900)),
+        replace(FAST_MODEL, block_size=128, n_layer=4, n_embd=88),
+        replace(FAST_TRAINING, max_steps=700, batch_size=16, eval_interval=140)),
     "nanogpt": Plan(
         (Claim("nanoGPT, the lecture's model, rebuilt", 10_770_048, 1.4787),
          Claim("nanoGPT's GPU preset", 10_770_048, 1.4697)),
