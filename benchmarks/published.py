@@ -100,7 +100,7 @@ PLANS = {
         (Claim("nanoGPT, the lecture's model, rebuilt", 10_770_048, 1.4787),
          Claim("nanoGPT's GPU preset", 10_770_048, 1.4697)),
         replace(FAST_MODEL, block_size=256, n_layer=4, n_embd=128),
-        replace(FAST_TRAINING, max_steps=3000, batch_size=8, eval_interval=150)),
+        replace(FAST_TRAINING, max_steps=4000, batch_size=8, eval_interval=200)),
     # No weight decay: this loss is about the text that was read.
     "mygpt": Plan(
         (Claim("MyGPT", 9_590_272, 0.685, "train_loss"),),
@@ -170,9 +170,13 @@ def continue_run(plan: Plan, text: str, folder: Path, about: dict, minutes: floa
     stored(folder / "about.json", lambda: about)
     torch.manual_seed(SEED)
     model = make_model(replace(plan.model, vocab_size=tokenizer.vocab_size))
+    started = time.process_time()
     train(model, train_ids, val_ids, plan.model.block_size, plan.training, out_dir=folder,
           tokenizer=tokenizer, resume="auto", optimizer=make_optimizer, progress=False,
-          on_eval=cpu_clock(folder / "cpu.jsonl"), stop=alarm(folder, minutes))
+          on_eval=report, stop=alarm(folder, minutes))
+    with (folder / "cpu.jsonl").open("a", encoding="utf-8") as file:
+        line = {"step": checkpoint(folder)["step"], "cpu_seconds": time.process_time() - started}
+        file.write(json.dumps(line) + "\n")
 
 
 def alarm(folder: Path, minutes: float) -> Callable[[], bool]:
@@ -182,24 +186,20 @@ def alarm(folder: Path, minutes: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > end
 
 
-def cpu_clock(path: Path) -> Callable[[dict], None]:
-    """Return a function that writes the CPU seconds of this process for each evaluation."""
-    start = time.process_time()
-
-    def write(row: dict) -> None:
-        line = {"started": start, "step": row["step"], "cpu_seconds": time.process_time() - start}
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        print(f"step {row['step']}: {row['seconds']:.0f} s, train loss {row['train_loss']:.4f}, "
-              f"validation loss {row['val_loss']:.4f}", flush=True)
-    return write
+def report(row: dict) -> None:
+    print(f"step {row['step']}: {row['seconds']:.0f} s, train loss {row['train_loss']:.4f}, "
+          f"validation loss {row['val_loss']:.4f}", flush=True)
 
 
-def cpu_seconds(path: Path) -> float:
-    """Return the CPU seconds up to the last evaluation. A run may have had several processes."""
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    last_of_process = {line["started"]: line["cpu_seconds"] for line in lines}
-    return sum(last_of_process.values())
+def cpu_seconds(folder: Path) -> float | None:
+    """Return the CPU seconds of all processes of a run, None if one of them did not end well."""
+    path = folder / "cpu.jsonl"
+    if not path.is_file():
+        return None
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    # A process that was killed has written no line.
+    complete = lines[-1]["step"] == checkpoint(folder)["step"]
+    return sum(line["cpu_seconds"] for line in lines) if complete else None
 
 
 def checkpoint(folder: Path) -> dict:
@@ -235,11 +235,11 @@ def run_row(name: str, text: str) -> dict:
         "steps": state["step"],
         "finished": state["step"] == plan.training.max_steps,
         "seconds": state["seconds"],
-        "cpu_seconds_evaluations_too": cpu_seconds(folder / "cpu.jsonl"),
+        "cpu_seconds_evaluations_too": cpu_seconds(folder),
         "curve": curve,
         "claims": [judge(claim, curve) for claim in plan.claims],
     }
-    if name == "nanogpt":
+    if name == "nanogpt" and row["finished"]:
         row["random_batches"] = stored(folder / f"random-{state['step']}.json",
                                        lambda: random_batches(plan, text, folder))
     return row
