@@ -24,6 +24,7 @@ test: $(READY)
 measure: $(READY)
 	$(PY) benchmarks/recipe.py
 	$(PY) benchmarks/speed.py
+	$(PY) benchmarks/published.py
 	$(PY) benchmarks/plan.py
 	$(PY) benchmarks/bpe.py
 	$(PY) benchmarks/generate.py

@@ -23,6 +23,8 @@ from gptlib.block import Block
 from gptlib.corpora.floor import below_floor, gap_by_kind, nats_of_plays, nats_per_token
 from gptlib.corpora.theatre import END, KINDS, LEVELS, Ungrammatical, generate, score
 from gptlib.model import causality_gap
+from gptlib.variants.build import make_model
+from gptlib.variants.config import MODERN_PARTS, VariantConfig
 
 TEXT = generate(200_000, level=1)
 TOKENIZER = CharTokenizer.from_text(generate(50_000, level=3))
@@ -286,6 +288,15 @@ GPT_OPTIONS = [
 @pytest.mark.parametrize("options", GPT_OPTIONS, ids=str)
 def test_no_causal_gpt_is_below_the_floor(options):
     model = train_small(small_gpt(**options), IDS[:-2000], IDS[-2000:], steps=60)
+    assert not below_floor(unseen_nats(model), SOURCE_NATS)
+
+
+def test_the_model_of_the_fast_recipe_is_not_below_the_floor():
+    torch.manual_seed(0)
+    model = make_model(VariantConfig(
+        V, block_size=32, n_layer=1, n_head=2, n_embd=64, position="none",
+        **dict.fromkeys(MODERN_PARTS, True)))
+    train_small(model, IDS[:-2000], IDS[-2000:], steps=60)
     assert not below_floor(unseen_nats(model), SOURCE_NATS)
 
 

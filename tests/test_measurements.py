@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gptlib.classroom.measured import GROUPS, Measurement, finding
 from gptlib.config import TrainConfig
 from gptlib.corpora.scaling import ScalingLaw, fit
+from gptlib.model import causality_gap
+from gptlib.variants.build import make_model
 from gptlib.variants.config import VariantConfig
 
 ROOT = Path(__file__).parents[1]
@@ -366,3 +369,66 @@ def test_a_gigabyte_was_prepared_and_read_within_a_gibibyte():
     assert gigabyte["bytes"] == 10 ** 9
     assert gigabyte["preparing"]["peak_bytes"] <= 2 ** 30
     assert gigabyte["training"]["peak_bytes"] <= 2 ** 30
+
+
+# The published systems ----------------------------------------------------------------------------
+
+PUBLISHED = RESULTS["published"]
+PUBLISHED_RUNS = {run["run"]: run for run in PUBLISHED["runs"]}
+CLAIMS = [(run, claim) for run in PUBLISHED["runs"] for claim in run["claims"]]
+each_claim = pytest.mark.parametrize(
+    ("run", "claim"), CLAIMS, ids=[claim["system"] for _, claim in CLAIMS])
+
+
+def reached_after(run, claim):
+    """Return what the page of results says about a claim in its last column."""
+    measure = "train_loss" if claim["measure"] == "train_loss" else "val_loss"
+    reached = claim["reached"]
+    if reached:
+        return (f"{reached['tokens'] / 1e6:.2f} M tokens, {reached['seconds'] / 60:.0f} minutes "
+                f"({reached[measure]:.4f})")
+    last = [row for row in run["curve"] if row[measure] is not None][-1]
+    verdict = "no loss was published" if claim["loss"] is None else "not reached"
+    return (f"{verdict}: {last[measure]:.4f} after {last['tokens'] / 1e6:.2f} M tokens, "
+            f"{last['seconds'] / 60:.0f} minutes")
+
+
+@each_claim
+def test_the_page_of_results_states_where_a_published_loss_was_reached(run, claim):
+    [row] = [line for line in RESULTS_PAGE.splitlines() if f"| {claim['system']} |" in line]
+    assert reached_after(run, claim) in row
+
+
+@each_claim
+def test_no_published_loss_is_reached_by_a_larger_model(run, claim):
+    if claim["loss"] is not None:
+        assert run["parameters"] <= claim["parameters"]
+
+
+@each_claim
+def test_a_published_loss_is_reached_at_the_first_row_of_the_curve_that_is_not_above_it(
+    run, claim
+):
+    if claim["loss"] is not None:
+        rows = [row for row in run["curve"] if row[claim["measure"]] is not None]
+        first = next((row for row in rows if row[claim["measure"]] <= claim["loss"]), None)
+        assert claim["reached"] == first
+
+
+@pytest.mark.parametrize("run", PUBLISHED_RUNS.values(), ids=PUBLISHED_RUNS)
+def test_a_run_took_at_most_an_hour_and_says_whether_it_is_finished(run):
+    assert run["seconds"] <= 3660
+    assert run["finished"] == (run["steps"] == run["training"]["max_steps"])
+    assert run["curve"][-1]["step"] == run["steps"]
+
+
+@pytest.mark.parametrize("run", PUBLISHED_RUNS.values(), ids=PUBLISHED_RUNS)
+def test_no_model_of_these_runs_sees_the_future(run):
+    torch.manual_seed(0)
+    model = make_model(VariantConfig(**run["model"]))
+    for weight in model.parameters():
+        # Some layers start at zero, and a leak in them would not be seen.
+        torch.nn.init.normal_(weight, std=0.1)
+    idx = torch.randint(3, (1, model.block_size))
+    for position in (1, model.block_size // 2, model.block_size - 1):
+        assert causality_gap(model.eval(), idx, position) == 0

@@ -1,5 +1,6 @@
 """Each preset is accepted, has the published number of parameters, and can learn."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,8 +46,8 @@ def meta_model(preset):
 
 def test_there_is_a_preset_for_every_published_system():
     assert list(PRESETS) == [
-        "fast_laptop", "mygpt", "mygpt_shifted", "mygpt_toeplitz", "mygpt_tuned", "mygpt_weighted",
-        "nanogpt", "nanogpt_laptop", "nanogpt_reference", "picogpt",
+        "fast_laptop", "fast_small", "mygpt", "mygpt_shifted", "mygpt_toeplitz", "mygpt_tuned",
+        "mygpt_weighted", "nanogpt", "nanogpt_laptop", "nanogpt_reference", "picogpt",
         "shakegpt_v1", "shakegpt_v2", "shakegpt_v3"]
 
 
@@ -126,3 +127,12 @@ def test_a_small_model_of_the_presets_shape_learns(preset):
     history = train(make_model(config), ids[:-300], ids[-300:], 16, training,
                     progress=False, optimizer=make_optimizer).history
     assert history[-1]["val_loss"] < history[0]["val_loss"] - 0.5
+
+
+def test_the_preset_of_the_small_fast_model_is_the_run_that_was_measured():
+    measured = json.loads(
+        (PARAMS.parents[1] / "benchmarks/published.json").read_text(encoding="utf-8"))
+    [run] = [run for run in measured["runs"] if run["run"] == "shakegpt_longer"]
+    model, training = configs(PRESETS["fast_small"])
+    assert vars(model) == run["model"]
+    assert vars(training) | {"device": "cpu"} == run["training"]
