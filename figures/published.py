@@ -15,31 +15,32 @@ COLORS = {"shakegpt": SKY, "shakegpt_longer": ORANGE, "nanogpt": BLUE, "mygpt": 
 
 def main() -> None:
     runs = json.loads((ROOT / "benchmarks/published.json").read_text(encoding="utf-8"))["runs"]
-    figure, axes = new_figure(height=4)
+    figure, axes = new_figure(width=8, height=4)
     for run in runs:
         measure = run["claims"][0]["measure"]
         rows = [row for row in run["curve"][1:] if row[measure] is not None]
-        seconds = [row["seconds"] / 60 for row in rows]
-        axes.plot(seconds, [row[measure] for row in rows], "o-", color=COLORS[run["run"]],
-                  markersize=4, label=name_of(run))
-        for claim in run["claims"]:
-            if claim["reached"]:
-                axes.plot(claim["reached"]["seconds"] / 60, claim["reached"][measure], "o",
-                          markersize=9, fillstyle="none", color=COLORS[run["run"]])
-    losses = sorted({claim["loss"] for run in runs for claim in run["claims"] if claim["loss"]})
-    for loss in losses:
+        axes.plot([row["tokens"] / 1e6 for row in rows], [row[measure] for row in rows], "o-",
+                  color=COLORS[run["run"]], markersize=5, label=name_of(run))
+    systems = {claim["system"]: claim["loss"] for run in runs for claim in run["claims"]
+               if claim["loss"] and claim["measure"] == "val_loss"}
+    right = max(row["tokens"] for run in runs for row in run["curve"]) / 1e6
+    for (system, loss), side in zip(sorted(systems.items(), key=lambda item: item[1]),
+                                    ("top", "bottom", "top", "bottom", "bottom"), strict=False):
         axes.axhline(loss, color=GREY, linewidth=0.8, linestyle=":")
-    axes.set(xlabel="minutes of training, one thread of a busy machine", ylim=(1.4, 2.8),
-             ylabel="loss (nats per character)")
-    axes.legend(frameon=False)
+        axes.text(1.08 * right, loss, f"{system.split(',')[0]}: {loss}", fontsize=9, color=GREY,
+                  va=side)
+    axes.set(xlabel="million characters read", ylabel="loss (nats per character)",
+             ylim=(1.4, 2.4), xlim=(0, 1.5 * right))
+    axes.legend(frameon=False, loc="upper right")
     figure.savefig(ROOT / "figures/published.png", dpi=120, bbox_inches="tight")
 
 
 def name_of(run: dict) -> str:
     """Return what the legend says about a run."""
-    systems = ", ".join(claim["system"] for claim in run["claims"])
+    state = "" if run["finished"] else ", unfinished"
     measure = "train loss" if run["claims"][0]["measure"] == "train_loss" else "validation loss"
-    return f"for {systems}: {measure}, {run['parameters'] / 1e6:.1f} M parameters"
+    return (f"{run['training']['max_steps']:,} steps{state}: {measure}, "
+            f"{run['parameters'] / 1e6:.1f} M parameters")
 
 
 if __name__ == "__main__":
