@@ -1,4 +1,4 @@
-"""The command line: `python -m gptlib plan`, `train`, `generate`, `prepare` and `grade`."""
+"""The command line: `python -m gptlib plan`, `train`, `generate`, `chat`, `prepare` and `grade`."""
 
 import argparse
 import contextlib
@@ -8,12 +8,12 @@ import os
 import sys
 import typing
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, Field, asdict, fields
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gptlib.bigram import evaluate_bigram
 from gptlib.bpe import make_tokenizer
@@ -30,6 +30,7 @@ from gptlib.config import (
     project_dir,
 )
 from gptlib.corpora import Corpus, load_corpus
+from gptlib.corpora.chat import ANSWER_LENGTH, chat
 from gptlib.corpora.shards import open_shards
 from gptlib.data import check_length, split
 from gptlib.generate import stream_text
@@ -44,7 +45,7 @@ from gptlib.variants.build import load_model, make_model
 from gptlib.variants.config import VariantConfig
 from gptlib.variants.quantize import int8_copy
 
-COMMANDS = ("train", "plan", "generate", "prepare", "grade")
+COMMANDS = ("train", "plan", "generate", "chat", "prepare", "grade")
 
 # Presets also hold these settings of notebooks/train.ipynb. The command line does not have them.
 CHAPTER_SETTINGS = ("published", "prompt", "sample_tokens")
@@ -216,13 +217,17 @@ def plan_command(options: Namespace) -> None:
     print(plan_run(config, train_config, n_train, n_val, speed, corpus.text).table())
 
 
-def generate_command(options: Namespace) -> None:
-    model, tokenizer = load_model(options.checkpoint)
+def load_model_and_tokenizer(path: Path) -> tuple[nn.Module, Tokenizer]:
+    model, tokenizer = load_model(path)
     if tokenizer is None:
         raise ValueError(
-            f"{options.checkpoint} was saved without its tokenizer, so its tokens cannot be shown "
-            "as text"
+            f"{path} was saved without its tokenizer, so its tokens cannot be shown as text"
         )
+    return model, tokenizer
+
+
+def generate_command(options: Namespace) -> None:
+    model, tokenizer = load_model_and_tokenizer(options.checkpoint)
     if options.int8:
         model = int8_copy(model)
     prompt = default_prompt(tokenizer) if options.prompt is None else options.prompt
@@ -237,6 +242,26 @@ def generate_command(options: Namespace) -> None:
     finally:
         # The sentence about an error begins in a line of its own.
         print(flush=True)
+
+
+def chat_command(options: Namespace) -> None:
+    model, tokenizer = load_model_and_tokenizer(options.checkpoint)
+    chat(model, tokenizer, typed_lines(), lambda piece: print(piece, end="", flush=True),
+         options.system, options.max_new_tokens, options.temperature, options.seed)
+
+
+def typed_lines() -> Iterator[str]:
+    """Yield the lines that a person types, after "> ", or those of a pipe, until they end."""
+    if not sys.stdin.isatty():
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            # Bytes that are not utf-8 become �, so that a wrong line cannot end the chat.
+            sys.stdin.reconfigure(errors="replace")
+        yield from sys.stdin
+        return
+    with contextlib.suppress(EOFError):
+        while True:
+            yield input("> ")
+    print()
 
 
 def prepare_command(options: Namespace) -> None:
@@ -441,6 +466,7 @@ def make_parser() -> ArgumentParser:
                           help="training steps to time on this machine; 0: count only")
     add_training_options(planning)
     add_sampling_options(add_command("generate", generate_command, "sample from a checkpoint"))
+    add_chat_options(add_command("chat", chat_command, "ask a model that answers, line by line"))
     add_preparing_options(add_command(
         "prepare", prepare_command, "turn files of many kinds into tokens on the disk"
     ))
@@ -507,6 +533,16 @@ def add_sampling_options(parser: ArgumentParser) -> None:
     add("--int8", action="store_true",
         help="weights of one byte: faster on a CPU, a little less exact")
     add("--seed", type=int, help="the same seed gives the same text")
+
+
+def add_chat_options(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True,
+        help="a .safetensors file, or the folder of a run (its best model)")
+    add("--system", default="", help="a text that the model reads before the first question")
+    add("--max-new-tokens", type=int, default=ANSWER_LENGTH, help="of one answer")
+    add("--temperature", type=float, default=0.0, help="0 is greedy")
+    add("--seed", type=int, help="the same seed gives the same answers")
 
 
 def add_preparing_options(parser: ArgumentParser) -> None:

@@ -347,7 +347,7 @@ def test_generate_refuses_a_file_that_is_no_checkpoint(capsys):
 # grade and the program itself ---------------------------------------------------------------------
 
 CANNOT_BE_RUN = {
-    "no command": ([], "a command is missing: give one of train, plan, generate, prepare"),
+    "no command": ([], "a command is missing: give one of train, plan, generate, chat"),
     "unknown command": (["fly"], "unknown command 'fly'"),
     "misspelt command": (["trian"], "unknown command 'trian': did you mean 'train'?"),
     "empty command": ([""], "unknown command ''"),

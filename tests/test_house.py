@@ -24,7 +24,8 @@ HOUSE = """
     corpora.theatre corpora.text corpora.__init__ corpora.floor corpora.courier
     corpora.courier_text corpora.special_tokens corpora.shards
     corpora.plain_text corpora.formats corpora.documents corpora.cleaning corpora.overlap
-    corpora.example_heap corpora.scaling
+    corpora.example_heap corpora.scaling corpora.chat corpora.theatre_questions
+    corpora.own_chat
 
     trained
 
