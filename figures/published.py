@@ -19,17 +19,17 @@ def main() -> None:
     for run in runs:
         measure = run["claims"][0]["measure"]
         rows = [row for row in run["curve"][1:] if row[measure] is not None]
-        seconds = [row["seconds"] / 60 for row in rows]
-        axes.plot(seconds, [row[measure] for row in rows], "o-", color=COLORS[run["run"]],
+        tokens = [row["tokens"] / 1e6 for row in rows]
+        axes.plot(tokens, [row[measure] for row in rows], "o-", color=COLORS[run["run"]],
                   markersize=4, label=name_of(run))
         for claim in run["claims"]:
             if claim["reached"]:
-                axes.plot(claim["reached"]["seconds"] / 60, claim["reached"][measure], "o",
+                axes.plot(claim["reached"]["tokens"] / 1e6, claim["reached"][measure], "o",
                           markersize=9, fillstyle="none", color=COLORS[run["run"]])
     losses = sorted({claim["loss"] for run in runs for claim in run["claims"] if claim["loss"]})
     for loss in losses:
         axes.axhline(loss, color=GREY, linewidth=0.8, linestyle=":")
-    axes.set(xlabel="minutes of training, one thread of a busy machine", ylim=(1.4, 2.8),
+    axes.set(xlabel="million tokens read", ylim=(1.4, 2.8),
              ylabel="loss (nats per character)")
     axes.legend(frameon=False)
     figure.savefig(ROOT / "figures/published.png", dpi=120, bbox_inches="tight")
@@ -37,9 +37,10 @@ def main() -> None:
 
 def name_of(run: dict) -> str:
     """Return what the legend says about a run."""
-    systems = ", ".join(claim["system"] for claim in run["claims"])
-    measure = "train loss" if run["claims"][0]["measure"] == "train_loss" else "validation loss"
-    return f"for {systems}: {measure}, {run['parameters'] / 1e6:.1f} M parameters"
+    name = run["claims"][0]["system"].split(",")[0].split(" ")[0].removesuffix("'s")
+    measure = "train loss, " if run["claims"][0]["measure"] == "train_loss" else ""
+    end = f"{run['steps']} steps" if run["finished"] else f"stopped at step {run['steps']}"
+    return f"for {name}: {measure}{run['parameters'] / 1e6:.1f} M parameters, {end}"
 
 
 if __name__ == "__main__":
