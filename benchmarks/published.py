@@ -84,16 +84,17 @@ def preset(name: str) -> tuple[VariantConfig, TrainConfig]:
 
 
 PICOGPT_MODEL, PICOGPT_TRAINING = preset("picogpt")
+# A model that is small enough for shakeGPT v1 is small enough for v2 and v3, too.
+SHAKEGPT = (Claim("shakeGPT v1", 422_528, 1.7002), Claim("shakeGPT v2", 9_684_480, 1.7531),
+            Claim("shakeGPT v3", 9_782_784, 1.6900))
 PLANS = {
-    # A model that is small enough for shakeGPT v1 is small enough for v2 and v3, too.
     "shakegpt": Plan(
-        (Claim("shakeGPT v1", 422_528, 1.7002), Claim("shakeGPT v2", 9_684_480, 1.7531),
-         Claim("shakeGPT v3", 9_782_784, 1.6900)),
+        SHAKEGPT,
         replace(FAST_MODEL, block_size=128, n_layer=4, n_embd=88),
         replace(FAST_TRAINING, max_steps=450, batch_size=16, eval_interval=75)),
-    # The run above was too short for two of its claims.
+    # This run was added because the run above was too short for two of the three losses.
     "shakegpt_longer": Plan(
-        (Claim("shakeGPT v1", 422_528, 1.7002), Claim("shakeGPT v3", 9_782_784, 1.6900)),
+        SHAKEGPT,
         replace(FAST_MODEL, block_size=128, n_layer=4, n_embd=88),
         replace(FAST_TRAINING, max_steps=700, batch_size=16, eval_interval=140)),
     "nanogpt": Plan(
